@@ -1,0 +1,82 @@
+"""actorlib: tasks, actors and objects across the cores of a machine and the machines of a cluster."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from actorlib import actor, exceptions, remote_function
+from actorlib.actor import ActorClass, ActorHandle, exit_actor, method
+from actorlib.api import (
+    as_completed,
+    available_resources,
+    cancel,
+    checkpoint_now,
+    cluster_resources,
+    get,
+    get_actor,
+    init,
+    is_initialized,
+    kill,
+    nodes,
+    put,
+    remote,
+    shutdown,
+    timeline,
+    wait,
+)
+from actorlib.object_ref import ObjectRef, ObjectRefGenerator
+from actorlib.options import Checkpoint
+from actorlib.remote_function import RemoteFunction
+from actorlib.runtime_context import get_gpu_ids, get_runtime_context
+from actorlib.transport.ids import ActorID, JobID, NodeID, ObjectID, PlacementGroupID, TaskID, WorkerID
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Rooms that few programs enter are imported when they do."""
+    if name in ("util", "cluster_utils", "dag"):
+        return importlib.import_module(f"actorlib.{name}")
+    raise AttributeError(f"module 'actorlib' has no attribute {name!r}")
+
+
+__all__ = [
+    "ActorClass",
+    "ActorHandle",
+    "ActorID",
+    "Checkpoint",
+    "JobID",
+    "NodeID",
+    "ObjectID",
+    "ObjectRef",
+    "ObjectRefGenerator",
+    "PlacementGroupID",
+    "RemoteFunction",
+    "TaskID",
+    "WorkerID",
+    "__version__",
+    "actor",
+    "as_completed",
+    "available_resources",
+    "cancel",
+    "checkpoint_now",
+    "cluster_resources",
+    "exceptions",
+    "exit_actor",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "remote_function",
+    "shutdown",
+    "timeline",
+    "wait",
+]

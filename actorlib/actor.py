@@ -1,0 +1,257 @@
+"""Classes whose instances live elsewhere: what ``@actorlib.remote`` makes of a class."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from actorlib import engine as _engine
+from actorlib import mapping, options
+from actorlib.engine import FunctionRecord, MethodOptions
+from actorlib.object_ref import ObjectRef
+from actorlib.signature import Arity, arity_of, check_call
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+OPTIONS_ATTRIBUTE = "__actorlib_method_options__"
+INTERNAL = ("__ray_call__", "__ray_ready__", "__ray_terminate__")
+
+
+def method(**given: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Options of an actor's method: ``@actorlib.method(num_returns=2, concurrency_group="io")``."""
+    options.check(given, options.METHOD, "methods")
+
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        setattr(function, OPTIONS_ATTRIBUTE, given)
+        return function
+
+    return mark
+
+
+def exit_actor() -> None:
+    """End the current actor after this call, in good order. Only inside an actor's method."""
+    _engine.current().exit_actor()
+
+
+class MethodInfo:
+    """What a handle knows of one method."""
+
+    __slots__ = ("arity", "options")
+
+    def __init__(self, with_options: MethodOptions, arity: Arity | None) -> None:
+        self.options = with_options
+        self.arity = arity
+
+
+def methods_of(cls: type) -> dict[str, MethodInfo]:
+    """The public surface of a class: all of its functions, with their options and arity."""
+    found: dict[str, MethodInfo] = {}
+    for name, item in inspect.getmembers(cls, callable):
+        if isinstance(item, type) or (name.startswith("__") and name != "__call__") or name == "__class__":
+            continue
+        given = getattr(item, OPTIONS_ATTRIBUTE, {})
+        static = isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod)
+        found[name] = MethodInfo(options.method_options(given, item), arity_of(item, skip_self=not static))
+    return found
+
+
+def methods_to_wire(methods: dict[str, MethodInfo]) -> tuple[Any, ...]:
+    """The method table as plain data, so that anybody can make a handle."""
+    rows = []
+    for name, info in methods.items():
+        o = info.options
+        settings = (o.num_returns, o.max_task_retries, bool(o.retry_exceptions), o.concurrency_group, o.backpressure)
+        rows.append((name, settings, None if info.arity is None else tuple(info.arity)))
+    return tuple(rows)
+
+
+def methods_from_wire(rows: tuple[Any, ...]) -> dict[str, MethodInfo]:
+    methods: dict[str, MethodInfo] = {}
+    for name, (returns, retries, retry_exceptions, group, backpressure), arity in rows:
+        with_options = MethodOptions(
+            num_returns=returns,
+            max_task_retries=retries,
+            retry_exceptions=retry_exceptions,
+            concurrency_group=group,
+            backpressure=backpressure,
+        )
+        methods[name] = MethodInfo(with_options, None if arity is None else Arity(*arity))
+    return methods
+
+
+class ActorClass(Generic[T]):
+    """A class whose instances are actors: ``Counter.remote()`` gives a handle at once."""
+
+    def __init__(self, cls: type[T], given: dict[str, Any]) -> None:
+        self.cls = cls
+        self._given = given
+        self._record = FunctionRecord(cls, f"{cls.__module__}.{cls.__qualname__}")
+        self._options = options.actor_options(given, cls)
+        self._methods = methods_of(cls)
+        self._arity = arity_of(cls)
+        functools.update_wrapper(self, cls, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"actor class {self.cls.__name__} can't be instantiated directly: use {self.cls.__name__}.remote(...), or "
+            f"{self.cls.__name__}.cls(...) for a plain instance here"
+        )
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+        """Create an actor. Raises TypeError if the arguments don't fit the constructor."""
+        return self._create(self._options, args, kwargs)
+
+    def _create(self, with_options: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle[T]:
+        check_call(self._arity, self.cls.__name__, args, kwargs)
+        return _engine.current().create_actor(self._record, self._methods, args, kwargs, with_options)  # type: ignore[arg-type]
+
+    def options(self, **given: Any) -> ConfiguredActor[T]:
+        """The same class with other options, for the actors made through what this gives."""
+        return ConfiguredActor(self, options.actor_options({**self._given, **given}, self.cls))
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        """A node of a graph (see ``actorlib.dag``)."""
+        from actorlib.dag import ClassNode
+
+        return ClassNode(self.remote, self.cls.__name__, args, kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"cls": self.cls, "given": self._given}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["cls"], state["given"])  # type: ignore[misc]
+
+
+class ConfiguredActor(Generic[T]):
+    """An actor class with options of its own."""
+
+    __slots__ = ("_base", "_options")
+
+    def __init__(self, base: ActorClass[T], with_options: Any) -> None:
+        self._base = base
+        self._options = with_options
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+        return self._base._create(self._options, args, kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        from actorlib.dag import ClassNode
+
+        return ClassNode(self.remote, self._base.cls.__name__, args, kwargs)
+
+
+class ActorMethod:
+    """A method of a handle: ``handle.method.remote(...)``."""
+
+    __slots__ = ("_arity", "_handle", "_name", "_options")
+
+    def __init__(self, handle: ActorHandle[Any], name: str, with_options: MethodOptions, arity: Arity | None) -> None:
+        self._handle = handle
+        self._name = name
+        self._options = with_options
+        self._arity = arity
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = f"{self._handle._class_name}.{self._name}"
+        raise TypeError(f"{name} runs in an actor: call it as handle.{self._name}.remote(...)")
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it. Gives an ObjectRef (a list, None or a generator by num_returns); TypeError if arguments don't fit."""
+        arity = self._arity
+        if arity is not None and (
+            kwargs or arity.required_names or not arity.required <= len(args) <= arity.maximum
+        ):
+            check_call(arity, f"{self._handle._class_name}.{self._name}", args, kwargs)
+        engine = _engine.Slot.engine or _engine.current()
+        return engine.call(self._handle, self._name, args, kwargs, self._options)
+
+    def options(self, **given: Any) -> ActorMethod:
+        """The same method with other options for the calls made through what this gives."""
+        with_options = options.method_options(given, None, self._options)
+        return ActorMethod(self._handle, self._name, with_options, self._arity)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        from actorlib.dag import MethodNode
+
+        return MethodNode(self.remote, self._name, args, kwargs)
+
+    def map(
+        self, iterable: Iterable[Any], *, chunksize: int | str = "auto", progress: bool = False
+    ) -> Iterator[Any]:
+        """Results of the method for each item, in order; chunks travel as one call each."""
+        engine, name, handle = _engine.current(), self._name, self._handle
+
+        def submit(items: list[Any]) -> Any:
+            return engine.call(handle, "__ray_call__", (_run_method_chunk, name, items), {}, self._options)
+
+        total = len(iterable) if hasattr(iterable, "__len__") else None
+        return mapping.ordered_results(
+            submit, lambda ref: engine.get([ref], None)[0], iterable, chunksize, 4, progress, total
+        )
+
+
+def _run_method_chunk(instance: Any, name: str, items: list[Any]) -> Any:
+    return mapping.run_chunk(getattr(instance, name), items)
+
+
+class ActorHandle(Generic[T]):
+    """A handle to an actor. Its methods are called with ``handle.method.remote(...)``.
+
+    Handles can be passed to tasks and actors. An actor that is not detached ends when its last handle is gone.
+    """
+
+    def __init__(
+        self,
+        actor_id: bytes,
+        class_name: str,
+        methods: dict[str, MethodInfo],
+        extra: dict[str, Any],
+        ref: ObjectRef[Any] | None,
+    ) -> None:
+        self._actor_id = actor_id
+        self._class_name = class_name
+        self._methods = methods
+        self._extra = extra
+        self._ref = ref
+
+    @classmethod
+    def from_wire(
+        cls, actor_id: bytes, class_name: str, methods: tuple[Any, ...], extra: dict[str, Any], ref: ObjectRef[Any] | None
+    ) -> ActorHandle[Any]:
+        """A handle from what the cluster keeps of an actor. ``ref`` None: it does not keep the actor alive."""
+        return ActorHandle(actor_id, class_name, methods_from_wire(methods), extra, ref)
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        if name in INTERNAL:
+            made = ActorMethod(self, name, MethodOptions(), None)
+        else:
+            methods = self.__dict__.get("_methods", {})
+            info = methods.get(name)
+            if info is None:
+                near = difflib.get_close_matches(name, methods, 3)
+                hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(methods)}"
+                raise AttributeError(f"actor {self.__dict__.get('_class_name')} has no method {name!r}{hint}")
+            made = ActorMethod(self, name, info.options, info.arity)
+        self.__dict__[name] = made
+        return made
+
+    @property
+    def _actor_id_hex(self) -> str:
+        return self._actor_id.hex()
+
+    def __repr__(self) -> str:
+        return f"ActorHandle({self._class_name}, {self._actor_id.hex()})"
+
+    def __hash__(self) -> int:
+        return hash(self._actor_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and self._actor_id == other._actor_id
+
+    def __reduce__(self) -> Any:
+        state = (self._actor_id, self._class_name, methods_to_wire(self._methods), self._extra, self._ref)
+        return ActorHandle.from_wire, state

@@ -1,0 +1,249 @@
+"""The seam between the API and whatever runs it.
+
+The API layer (``api``, ``remote_function``, ``actor``, ``object_ref``, ``util``) turns what the user wrote into the
+operations below and reaches a runtime in no other way. Our own runtime (one machine or a cluster) is one engine;
+others may follow. All methods may be called from any thread.
+
+An engine is made by ``init`` and found by ``current()``; code that runs inside a worker finds that worker's engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actorlib.transport.ids import ActorId, GroupId, ObjectId
+from actorlib.transport.link import Address
+
+if TYPE_CHECKING:
+    from actorlib.actor import ActorHandle, MethodInfo
+    from actorlib.object_ref import ObjectRef, ObjectRefGenerator
+
+STREAMING = -1
+DYNAMIC = -2
+
+
+@dataclass(slots=True)
+class FunctionRecord:
+    """A remote function, or the class of an actor. ``function_id`` is filled in by the engine at first use."""
+
+    function: Callable[..., Any]
+    name: str  # module-qualified, for messages and status
+    function_id: bytes = b""
+    engine_token: object | None = None  # the engine instance that function_id was exported to
+
+
+@dataclass(slots=True, frozen=True)
+class TaskOptions:
+    """Checked and normalised options of one task. Built once per ``options(...)``, shared by all its calls."""
+
+    resources: dict[str, int]  # units of 0.0001
+    strategy: tuple[Any, ...] = ("default",)
+    runtime_env: str = ""
+    num_returns: int = 1
+    max_retries: int = 3
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    max_calls: int = 0
+    name: str = ""
+    timeout_s: float | None = None
+    priority: int = 0
+    backpressure: int = -1
+    shape: tuple[Any, ...] = ()  # hashable (resources, strategy, runtime_env, priority): what a lease must match
+
+
+@dataclass(slots=True, frozen=True)
+class ActorOptions:
+    """Checked and normalised options of one actor class."""
+
+    resources_to_place: dict[str, int]
+    resources_to_run: dict[str, int]
+    strategy: tuple[Any, ...] = ("default",)
+    runtime_env: str = ""
+    name: str = ""
+    namespace: str | None = None
+    detached: bool = False
+    get_if_exists: bool = False
+    max_restarts: int = 0
+    max_task_retries: int = 0
+    max_concurrency: int = 1
+    concurrency_groups: dict[str, int] = field(default_factory=dict)
+    max_pending_calls: int = -1
+    out_of_order: bool = False
+    checkpoint: dict[str, Any] | None = None  # {"every_calls", "every_s", "keep", ...}
+    is_async: bool = False
+    priority: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class MethodOptions:
+    """Options of one actor method, from ``@method`` and ``handle.method.options``."""
+
+    num_returns: int = 1
+    max_task_retries: int | None = None  # None: the actor's
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    concurrency_group: str = ""
+    timeout_s: float | None = None
+    priority: int = 0
+    backpressure: int = -1
+    name: str = ""
+
+
+class Engine(Protocol):
+    """What a runtime does for the API layer."""
+
+    namespace: str
+
+    # -- calls
+    def submit(
+        self, record: FunctionRecord, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> Any:
+        """Start a task. Gives an ObjectRef, a list of them (num_returns > 1), None (0) or an ObjectRefGenerator."""
+
+    def create_actor(
+        self,
+        record: FunctionRecord,
+        methods: dict[str, MethodInfo],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+    ) -> ActorHandle[Any]: ...
+
+    def call(
+        self,
+        handle: ActorHandle[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: MethodOptions,
+    ) -> Any:
+        """Call an actor's method; results as in ``submit``."""
+
+    # -- objects
+    def put(self, value: Any) -> ObjectRef[Any]: ...
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        """The values, in order. Raises the first error by position, or GetTimeoutError."""
+
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]: ...
+
+    def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, from whichever thread drives, when ``get([ref], 0)`` would not time out."""
+
+    def adopt_ref(self, object_id: ObjectId, owner: Address) -> ObjectRef[Any]:
+        """A reference that arrived from elsewhere (called while a value is unpickled)."""
+
+    def next_item(self, generator: ObjectRefGenerator[Any], timeout: float | None) -> ObjectRef[Any] | None:
+        """The reference of the next item of a streaming call; None when it has ended. Blocks until one is there
+        (``timeout`` None) or raises GetTimeoutError."""
+
+    def when_item(self, generator: ObjectRefGenerator[Any], callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when ``next_item(generator, 0)`` would not time out."""
+
+    def close_generator(self, generator: ObjectRefGenerator[Any]) -> None: ...
+
+    # -- control
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None: ...
+
+    def kill(self, handle: ActorHandle[Any], no_restart: bool) -> None: ...
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorHandle[Any]:
+        """Raises ValueError if there is none."""
+
+    def list_named_actors(self, all_namespaces: bool) -> list[tuple[str, str]]:
+        """(namespace, name) pairs."""
+
+    def why_pending(self, ref: ObjectRef[Any]) -> str:
+        """One sentence: what the ref waits for."""
+
+    # -- cluster
+    def nodes(self) -> list[dict[str, Any]]:
+        """As in Ray: NodeID, Alive, NodeManagerHostname, Resources, Labels, ..."""
+
+    def cluster_resources(self) -> dict[str, float]: ...
+
+    def available_resources(self) -> dict[str, float]: ...
+
+    def query_state(self, table: str, limit: int) -> list[dict[str, Any]]:
+        """Rows of nodes, jobs, actors, groups, tasks, objects."""
+
+    def create_group(
+        self,
+        bundles: Sequence[dict[str, int]],
+        strategy: str,
+        name: str,
+        detached: bool,
+        label_selectors: Sequence[dict[str, str]],
+    ) -> GroupId: ...
+
+    def remove_group(self, group_id: GroupId) -> None: ...
+
+    def wait_group(self, group_id: GroupId, timeout: float | None) -> bool: ...
+
+    def group_ready_ref(self, group_id: GroupId) -> ObjectRef[Any]:
+        """Resolves to True when it is placed; to an error if it is removed or can't be."""
+
+    def group_table(self, group_id: GroupId | None, name: str | None) -> list[dict[str, Any]]: ...
+
+    # -- where am I
+    def context(self) -> dict[str, Any]:
+        """job_id, node_id, worker_id, task_id, actor_id, actor_name, namespace, task_name, function_name, pid,
+        resources, accelerators, group_id, was_restarted, current_actor (a handle or None), address, runtime_env."""
+
+    def exit_actor(self) -> None:
+        """Raises the exception that ends the current actor after this call; ValueError outside of one."""
+
+    def checkpoint_now(self) -> None: ...
+
+    # -- life
+    def shutdown(self) -> None: ...
+
+
+class Slot:
+    """Holds the engine of this process; ``init`` and the worker fill it."""
+
+    engine: Engine | None = None
+    auto_init: Callable[[], Engine] | None = None
+    closed: bool = False  # shutdown() was called; the next use says so rather than starting anew
+
+
+def current() -> Engine:
+    """The engine in use; starts one with defaults if there is none yet.
+
+    Raises RuntimeError after ``shutdown()``.
+    """
+    engine = Slot.engine
+    if engine is not None:
+        return engine
+    if Slot.closed:
+        raise RuntimeError("actorlib was shut down in this process; call actorlib.init() to start it again")
+    if Slot.auto_init is None:
+        raise RuntimeError("no engine: call actorlib.init() first")
+    return Slot.auto_init()
+
+
+def current_or_none() -> Engine | None:
+    return Slot.engine
+
+
+def resource_map(units: Iterable[tuple[str, int]]) -> dict[str, float]:
+    """Resource amounts in units of 0.0001 as the floats that users see."""
+    return {name: amount / 10_000 for name, amount in units}
+
+
+__all__ = [
+    "DYNAMIC",
+    "STREAMING",
+    "ActorId",
+    "ActorOptions",
+    "Engine",
+    "FunctionRecord",
+    "MethodOptions",
+    "Slot",
+    "TaskOptions",
+    "current",
+    "current_or_none",
+    "resource_map",
+]

@@ -1,0 +1,290 @@
+"""Calls of this process to one actor: kept in order, sent to its worker, tried again or failed when it dies.
+
+The GCS tells where the actor is (``ActorUpdate``). Until it is ALIVE its calls wait here in order. While it is ALIVE
+they go straight to its worker; a call whose arguments are missing holds up those behind it, unless the arguments are
+made by earlier calls to the same incarnation: then it follows them at once.
+
+When an incarnation is lost, calls in flight are tried again at the next one, in order and ahead of those that wait,
+if they have retries left (``max_task_retries``); else they fail, since they may have taken effect. Calls that were
+not sent simply wait for the next incarnation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+from actorlib.runtime.completion import Completion
+from actorlib.runtime.task import Target, Task, TaskState, dependency_values
+from actorlib.store.owner import OwnerTable
+from actorlib.transport import limits, messages
+from actorlib.transport.ids import ActorId, ObjectId, ProcessId
+from actorlib.transport.link import NOWHERE, Address, Link
+from actorlib.transport.messages import ActorUpdate, ResultStatus
+
+
+class Port(Protocol):
+    def link(self, address: Address) -> Link: ...
+
+    def drop_link(self, process_id: ProcessId, reason: str) -> None: ...
+
+    def post_pump(self) -> None: ...
+
+    def to_gcs(self, message: tuple[Any, ...]) -> None: ...
+
+    def actor_error(self, update: ActorUpdate, label: str, task: Task | None) -> Any:
+        """The VALUE_ERROR for a call to an actor that is gone (DEAD) or lost the call (RESTARTING)."""
+
+    def infeasible(self, text: str) -> bool: ...
+
+
+class ActorClient(Target):
+    """One actor, as its callers in this process see it."""
+
+    __slots__ = (
+        "actor_id",
+        "incarnation",
+        "label",
+        "last_update",
+        "link",
+        "queue",
+        "reason",
+        "sequence",
+        "state",
+        "worker",
+    )
+
+    def __init__(self, actor_id: ActorId, label: str) -> None:
+        super().__init__()
+        self.actor_id = actor_id
+        self.label = label
+        self.state = "PENDING"
+        self.incarnation = -1
+        self.worker = NOWHERE
+        self.link: Link | None = None
+        self.queue: deque[Task] = deque()
+        self.sequence = 0
+        self.reason = "the actor is being created"
+        self.last_update: ActorUpdate | None = None
+
+    def pending_count(self) -> int:
+        return len(self.queue) + len(self.in_flight)
+
+
+class ActorClients:
+    """All actors that this process calls. See the module's docstring."""
+
+    def __init__(self, table: OwnerTable, completion: Completion, port: Port) -> None:
+        self._table = table
+        self._completion = completion
+        self._port = port
+        self.clients: dict[ActorId, ActorClient] = {}
+        self._by_worker: dict[ProcessId, ActorClient] = {}
+        self._dirty: dict[ActorId, ActorClient] = {}
+
+    def client(self, actor_id: ActorId, label: str) -> ActorClient:
+        client = self.clients.get(actor_id)
+        if client is None:
+            client = self.clients[actor_id] = ActorClient(actor_id, label)
+            self._port.to_gcs(messages.ActorSubscribe(actor_id))
+        return client
+
+    def client_of(self, worker: ProcessId) -> ActorClient | None:
+        return self._by_worker.get(worker)
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+    def submit(self, client: ActorClient, task: Task) -> None:
+        if client.state == "DEAD":
+            assert client.last_update is not None
+            self._completion.fail(task, self._port.actor_error(client.last_update, client.label, None))
+            return
+        task.state = TaskState.READY
+        task.where = client
+        client.queue.append(task)
+        self._mark(client)
+
+    def _mark(self, client: ActorClient) -> None:
+        if not self._dirty:
+            self._port.post_pump()
+        self._dirty[client.actor_id] = client
+
+    def pump(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        for client in dirty.values():
+            if client.state == "ALIVE":
+                self._pump_client(client)
+
+    def _pump_client(self, client: ActorClient) -> None:
+        queue, entries = client.queue, self._table.entries
+        calls: list[messages.Call] = []
+        while queue and len(calls) < limits.batch_messages_max:
+            task = queue[0]
+            if task.cancelled:
+                queue.popleft()
+                continue
+            values: tuple[Any, ...] | None = ()
+            if task.dependencies:
+                values = dependency_values(task, entries, client)
+                if values is None:
+                    self._wait_for_arguments(client, task)
+                    break
+            queue.popleft()
+            calls.append(task.to_call(values, client.sequence))
+            client.sequence += 1
+            task.state = TaskState.IN_FLIGHT
+            client.in_flight[task.task_id] = task
+        if calls and client.link is not None:
+            message = messages.RunActorCalls(client.actor_id, client.incarnation, client.replies_seen, tuple(calls))
+            client.link.send(message)
+
+    def _wait_for_arguments(self, client: ActorClient, task: Task) -> None:
+        """The head of the queue waits; come back when anything it lacks has arrived."""
+        if task.is_waiting():
+            return
+        missing = [0]
+        task.missing = missing
+
+        def arrived(_: ObjectId) -> None:
+            if task.missing is missing:
+                missing[0] -= 1
+                if missing[0] == 0:
+                    self._mark(client)
+
+        for oid, _ in task.dependencies:
+            if not self._table.when_ready(oid, arrived):
+                missing[0] += 1
+
+    # -- from workers --------------------------------------------------------------------------------------------------
+    def results(self, client: ActorClient, results: tuple[messages.CallResult, ...]) -> None:
+        in_flight = client.in_flight
+        client.replies_seen += len(results)
+        succeed = self._completion.succeed
+        for task_id, status, values, retained, _ in results:
+            task = in_flight.pop(task_id, None)
+            if task is None:
+                continue
+            if status == ResultStatus.OK:
+                succeed(task, values, retained, client.worker)
+                continue
+            for oid in retained:
+                self._table.register(oid, client.worker)
+            if self._completion.wants_retry(task, status, values[0]):
+                self._again(client, [task])
+            else:
+                self._completion.fail(task, values[0], "CANCELLED" if status == ResultStatus.CANCELLED else "FAILED")
+        if client.queue:
+            self._mark(client)
+
+    def refused(self, client: ActorClient, message: messages.ActorCallsRefused) -> None:
+        """It is ending, or another incarnation than we thought: nothing of these ran; wait for what the GCS says."""
+        tasks = [task for task in map(client.in_flight.pop, message.task_ids) if task is not None]
+        self._requeue(client, tasks)
+        if client.state == "ALIVE":
+            client.state = "RESTARTING"
+            client.reason = message.reason
+
+    def _again(self, client: ActorClient, tasks: list[Task]) -> None:
+        for task in tasks:
+            if task.retries_left > 0:
+                task.retries_left -= 1
+            extra = dict(task.extra or {})
+            extra["attempt"] = extra.get("attempt", 0) + 1
+            task.extra = extra
+        self._requeue(client, tasks)
+        self._mark(client)
+
+    @staticmethod
+    def _requeue(client: ActorClient, tasks: list[Task]) -> None:
+        for task in reversed(tasks):
+            task.state = TaskState.READY
+            task.where = client
+            client.queue.appendleft(task)
+
+    # -- from the GCS --------------------------------------------------------------------------------------------------
+    def updated(self, update: ActorUpdate) -> None:
+        client = self.clients.get(update.actor_id)
+        if client is None or update.incarnation < client.incarnation:
+            return
+        client.last_update = update
+        client.reason = update.reason or client.reason
+        if update.state == "ALIVE":
+            self._alive(client, update)
+        elif update.state == "DEAD":
+            self._lost(client, update)
+            client.state = "DEAD"
+            self._fail_all(client, update)
+        elif update.state == "RESTARTING":
+            self._lost(client, update)
+            client.state = "RESTARTING"
+        else:
+            client.state = "PENDING"
+
+    def waits(self, client: ActorClient, reason: str) -> None:
+        client.reason = reason
+
+    def _alive(self, client: ActorClient, update: ActorUpdate) -> None:
+        if client.state == "ALIVE" and client.incarnation == update.incarnation:
+            return
+        if client.state == "ALIVE":
+            self._lost(client, update)
+        client.state = "ALIVE"
+        client.incarnation = update.incarnation
+        client.worker = update.worker
+        client.replies_seen = 0
+        client.link = self._port.link(update.worker)
+        self._by_worker[update.worker.process_id] = client
+        self._mark(client)
+
+    def _lost(self, client: ActorClient, update: ActorUpdate) -> None:
+        """The incarnation that we talked to is gone."""
+        if client.link is not None:
+            self._by_worker.pop(client.worker.process_id, None)
+            self._port.drop_link(client.worker.process_id, update.reason or "its process ended")
+            client.link = None
+            client.worker = NOWHERE
+        tasks = list(client.in_flight.values())
+        client.in_flight.clear()
+        again = []
+        for task in tasks:
+            if task.cancelled:
+                self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} was cancelled")
+            elif task.retries_left != 0 and update.state != "DEAD":
+                again.append(task)
+            else:
+                self._completion.fail(task, self._port.actor_error(update, client.label, task))
+        self._again(client, again)
+
+    def _fail_all(self, client: ActorClient, update: ActorUpdate) -> None:
+        queue, client.queue = client.queue, deque()
+        for task in queue:
+            if not task.cancelled:
+                self._completion.fail(task, self._port.actor_error(update, client.label, None))
+
+    # -- cancelling and asking -----------------------------------------------------------------------------------------
+    def cancel(self, task: Task, recursive: bool) -> None:
+        if task.state is TaskState.FINISHED or task.cancelled:
+            return
+        task.cancelled = True
+        if task.state is TaskState.IN_FLIGHT:
+            client: ActorClient = task.where
+            if client.link is not None:
+                client.link.send(messages.CancelCall(task.task_id, recursive))
+            return
+        self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} was cancelled before it started")
+
+    def why_pending(self, task: Task) -> str:
+        client: ActorClient = task.where
+        if task.state is TaskState.IN_FLIGHT:
+            return (
+                f"{client.label}.{task.name()} runs or is queued at the actor "
+                f"({len(client.in_flight)} calls of this process are there)"
+            )
+        if client.state != "ALIVE":
+            return f"{client.label}.{task.name()} waits for its actor, which is {client.state}: {client.reason}"
+        return f"{client.label}.{task.name()} waits for an argument, its own or that of a call before it"
+
+    def check(self) -> None:
+        for client in self.clients.values():
+            for task in client.in_flight.values():
+                assert task.state is TaskState.IN_FLIGHT and task.where is client, f"{task.name()} is astray"
+            assert not (client.state == "DEAD" and (client.queue or client.in_flight)), "calls wait for a dead actor"

@@ -1,0 +1,397 @@
+"""Calls: tasks, actors and their methods, generators, cancelling and killing."""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from actorlib import exceptions, serialization
+from actorlib.actor import ActorHandle, MethodInfo, methods_to_wire
+from actorlib.engine import DYNAMIC, STREAMING, ActorOptions, FunctionRecord, MethodOptions, TaskOptions
+from actorlib.object_ref import ObjectRef, ObjectRefGenerator
+from actorlib.runtime.completion import Stream
+from actorlib.runtime.drivers.objects import Objects
+from actorlib.runtime.task import Task, TaskState
+from actorlib.store.owner import Entry
+from actorlib.transport import messages
+from actorlib.transport.ids import ActorId, ObjectId, TaskId, object_id
+from actorlib.transport.link import NOWHERE
+from actorlib.transport.messages import ActorUpdate
+
+FUNCTION_NAMESPACE = "functions"
+
+
+class CallContext:
+    """What runs now in this thread (or asyncio task): for children's depth, cancelling, and ``get_runtime_context``."""
+
+    __slots__ = ("children", "depth", "extra", "held", "name", "task_id", "where")
+
+    def __init__(self, task_id: TaskId, name: str, depth: int, extra: dict[str, Any] | None) -> None:
+        self.task_id = task_id
+        self.name = name
+        self.depth = depth
+        self.extra = extra
+        self.children: list[ObjectId] = []
+        self.held: list[ObjectId] = []  # references that came with the arguments
+        self.where: Any = None
+
+
+CURRENT: contextvars.ContextVar[CallContext | None] = contextvars.ContextVar("actorlib_call", default=None)
+
+
+class Calls(Objects):
+    """The engine's operations on tasks and actors."""
+
+    # -- functions -----------------------------------------------------------------------------------------------------
+    def export(self, record: FunctionRecord) -> bytes:
+        """Pickle a function or class once per session and keep it in the GCS under its hash."""
+        data = serialization.dumps_function(record.function)
+        function_id = hashlib.blake2b(data, digest_size=16).digest()
+        if function_id not in self._code:
+            self._code[function_id] = data
+            self.loop.post(
+                self.to_gcs, messages.KvPut(self.ids.request_id(), FUNCTION_NAMESPACE, function_id, data, True)
+            )
+        record.function_id = function_id
+        record.engine_token = self
+        return function_id
+
+    # -- arguments -----------------------------------------------------------------------------------------------------
+    def _pack(self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Serialise arguments into ``task``; references at top level become dependencies."""
+        positions: list[int | str] = []
+        refs: list[ObjectRef[Any]] = []
+        for index, value in enumerate(args):
+            if type(value) is ObjectRef:
+                positions.append(index)
+                refs.append(value)
+        for name, value in kwargs.items():
+            if type(value) is ObjectRef:
+                positions.append(name)
+                refs.append(value)
+        if refs:
+            plain = [None if type(value) is ObjectRef else value for value in args]
+            named = {name: None if type(value) is ObjectRef else value for name, value in kwargs.items()}
+            serialized = serialization.serialize((plain, named, positions))
+            task.dependencies = tuple((ObjectId(ref._id), ref._owner) for ref in refs)
+        else:
+            serialized = serialization.serialize((args, kwargs))
+        holds = [ObjectId(ref._id) for ref in refs]
+        if serialized.refs:
+            holds.extend(oid for oid, _ in serialized.refs)
+        oid = object_id(task.task_id, 0xFFFFFFFF)
+        task.args = self.make_value(oid, serialized)
+        if type(task.args) is tuple and task.args[0] == messages.VALUE_STORED:
+            entry = Entry(None, 0)
+            entry.value = task.args
+            self.table.entries[oid] = entry
+            holds.append(oid)
+        task.holds = tuple(holds)
+
+    def _take_holds(self, task: Task) -> None:
+        if task.holds:
+            entries = self.table.entries
+            for oid in task.holds:
+                entry = entries.get(oid)
+                if entry is not None:
+                    entry.count += 1
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+    def submit(
+        self, record: FunctionRecord, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> Any:
+        if record.engine_token is not self:
+            self.export(record)
+        self._refuse_closed()
+        label = options.name or record.name
+        task = Task(
+            self.ids.task_id(), record.function_id, b"", options, options.num_returns, options.max_retries, label
+        )
+        if args or kwargs:
+            self._pack(task, args, kwargs)
+        self._inherit(task, options)
+        result = self._make_returns(task, options.num_returns)
+        self.loop.post(self._enqueue, task)
+        return result
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise exceptions.make("NodeDiedError", "the session of this process has ended; call actorlib.init() again")
+
+    def _inherit(self, task: Task, options: TaskOptions | MethodOptions) -> None:
+        """What few calls carry: options that the worker must know, and how deep the caller is."""
+        extra: dict[str, Any] = {}
+        if isinstance(options, TaskOptions):
+            if options.name:
+                extra["name"] = options.name
+            if options.max_calls:
+                extra["max_calls"] = options.max_calls
+        elif options.concurrency_group:
+            extra["concurrency_group"] = options.concurrency_group
+        if options.backpressure > 0:
+            extra["backpressure"] = options.backpressure
+        context = CURRENT.get()
+        if context is not None:
+            task.depth = extra["depth"] = context.depth + 1
+            context.children.append(object_id(task.task_id, 0))
+        task.extra = extra or None
+
+    def _make_returns(self, task: Task, num_returns: int) -> Any:
+        entries, drop, address = self.table.entries, self.drop_ref, self.address
+        if num_returns == 1 or num_returns == DYNAMIC:
+            oid = object_id(task.task_id, 0)
+            entries[oid] = Entry(task)
+            return ObjectRef(oid, address, drop)
+        if num_returns == STREAMING:
+            return self._make_generator(task)
+        refs = []
+        for index in range(num_returns):
+            oid = object_id(task.task_id, index)
+            entries[oid] = Entry(task)
+            refs.append(ObjectRef(oid, address, drop))
+        return refs or None
+
+    def _make_generator(self, task: Task) -> ObjectRefGenerator[Any]:
+        oid = object_id(task.task_id, 0)
+        self.table.entries[oid] = Entry(task)
+        stream = self.completion.open_stream(task)
+        generator: ObjectRefGenerator[Any] = ObjectRefGenerator(task.task_id, self)
+        generator._state = (stream, ObjectRef(oid, self.address, self.drop_ref))
+        return generator
+
+    def _enqueue(self, task: Task) -> None:
+        self._take_holds(task)
+        self.submitter.submit(task)
+
+    # -- actors --------------------------------------------------------------------------------------------------------
+    def create_actor(
+        self,
+        record: FunctionRecord,
+        methods: dict[str, MethodInfo],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+    ) -> ActorHandle[Any]:
+        self._refuse_closed()
+        if record.engine_token is not self:
+            self.export(record)
+        actor_id = self.ids.actor_id()
+        task = Task(TaskId(actor_id), record.function_id, b"", options, 1, 0, record.name)
+        if args or kwargs:
+            self._pack(task, args, kwargs)
+        spec = self._actor_spec(actor_id, record, methods, task, options)
+        oid = object_id(task.task_id, 0)
+        if not options.name:
+            self.table.entries[oid] = Entry(task)
+            ref = None if options.detached else ObjectRef(oid, self.address, self.drop_ref)
+            self.loop.post(self._register_actor, (spec, task))
+            return self._handle(spec, ref)
+        return self._create_named(spec, task, options)
+
+    def _create_named(self, spec: messages.ActorSpec, task: Task, options: ActorOptions) -> ActorHandle[Any]:
+        """The name is taken or ours when this returns. Named actors end with their last handle unless detached."""
+        oid = object_id(task.task_id, 0)
+        self.table.entries[oid] = Entry(task)
+        self.loop.post(self._hold_actor_arguments, task)
+        try:
+            answer = self.ask(self.gcs, lambda rid: messages.ActorRegister(rid, spec, options.get_if_exists))
+        except BaseException:
+            self.loop.post(self.table.release, oid)
+            raise
+        if answer.existed:
+            self.table.entries[oid].rare = None
+            self.loop.post(self.table.release, oid)
+            return self._handle(answer.spec, None)
+        self.table.entries[oid].needs_rare().on_free = lambda: self._actor_released(spec)
+        ref = None if options.detached else ObjectRef(oid, self.address, self.drop_ref)
+        return self._handle(spec, ref)
+
+    def _actor_spec(
+        self,
+        actor_id: ActorId,
+        record: FunctionRecord,
+        methods: dict[str, MethodInfo],
+        task: Task,
+        options: ActorOptions,
+    ) -> messages.ActorSpec:
+        name = record.name.rsplit(".", 1)[-1]
+        extra = {
+            "max_task_retries": options.max_task_retries,
+            "max_pending_calls": options.max_pending_calls,
+            "is_async": options.is_async,
+            "out_of_order": options.out_of_order,
+            "name": options.name,
+            "namespace": options.namespace or self.namespace,
+        }
+        return messages.ActorSpec(
+            actor_id,
+            self.job_id,
+            self.address,
+            record.function_id,
+            name,
+            options.name,
+            options.namespace or self.namespace,
+            options.detached,
+            task.args,
+            tuple((oid, owner, None) for oid, owner in task.dependencies),
+            methods_to_wire(methods),
+            options.max_restarts,
+            options.max_task_retries,
+            options.max_concurrency,
+            options.concurrency_groups,
+            options.resources_to_place,
+            options.resources_to_run,
+            options.strategy,
+            options.runtime_env,
+            options.checkpoint,
+            extra,
+        )
+
+    def _hold_actor_arguments(self, task: Task) -> None:
+        """An actor that may be restarted needs its arguments for as long as it lives."""
+        entry = self.table.entries[object_id(task.task_id, 0)]
+        entry.value = b""
+        self._take_holds(task)
+        entry.needs_rare().contained = tuple((oid, self.address) for oid in task.holds)
+        task.state = TaskState.FINISHED
+
+    def _register_actor(self, item: tuple[messages.ActorSpec, Task]) -> None:
+        spec, task = item
+        self._hold_actor_arguments(task)
+        request_id = self.ids.request_id()
+        self._answers[request_id] = lambda answer: self._actor_registered(spec, answer)
+        self.to_gcs(messages.ActorRegister(request_id, spec, False))
+        entry = self.table.entries[object_id(task.task_id, 0)]
+        if not spec.detached:
+            entry.needs_rare().on_free = lambda: self._actor_released(spec)
+        self.actors.client(spec.actor_id, spec.class_name)
+
+    def _actor_registered(self, spec: messages.ActorSpec, answer: Any) -> None:
+        if type(answer) is messages.Failure:
+            error = self.error_value(answer.kind, answer.text)
+            self.actors.updated(
+                ActorUpdate(spec.actor_id, 0, "DEAD", NOWHERE, answer.text, None, error, 0)
+            )
+
+    def _actor_released(self, spec: messages.ActorSpec) -> None:
+        if not self.closed:
+            self.to_gcs(messages.ActorReleased(spec.actor_id))
+
+    @staticmethod
+    def _handle(spec: messages.ActorSpec, ref: ObjectRef[Any] | None) -> ActorHandle[Any]:
+        return ActorHandle.from_wire(spec.actor_id, spec.class_name, spec.methods, dict(spec.extra or {}), ref)
+
+    def call(
+        self,
+        handle: ActorHandle[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: MethodOptions,
+    ) -> Any:
+        self._refuse_closed()
+        extra = handle._extra
+        retries = options.max_task_retries
+        if retries is None:
+            retries = extra.get("max_task_retries", 0)
+        task = Task(self.ids.task_id(), method, b"", options, options.num_returns, retries, method)
+        if args or kwargs:
+            self._pack(task, args, kwargs)
+        self._inherit(task, options)
+        ref = handle._ref
+        if ref is not None:
+            task.holds = (*task.holds, ObjectId(ref._id))
+        limit = extra.get("max_pending_calls", -1)
+        if limit >= 0:
+            self._refuse_too_many(handle, limit)
+        result = self._make_returns(task, options.num_returns)
+        self.loop.post(self._enqueue_call, (handle._actor_id, handle._class_name, task))
+        return result
+
+    def _refuse_too_many(self, handle: ActorHandle[Any], limit: int) -> None:
+        actor_id = ActorId(handle._actor_id)
+        pending = self.loop.run(lambda: self.actors.client(actor_id, handle._class_name).pending_count())
+        if pending >= limit:
+            raise exceptions.PendingCallsLimitExceeded(
+                f"{pending} calls to {handle._class_name} are pending, max_pending_calls={limit}; wait for some of them"
+            )
+
+    def _enqueue_call(self, item: tuple[bytes, str, Task]) -> None:
+        actor_id, label, task = item
+        self._take_holds(task)
+        client = self.actors.clients.get(actor_id)  # type: ignore[call-overload]
+        if client is None:
+            client = self.actors.client(ActorId(actor_id), label)
+        self.actors.submit(client, task)
+
+    # -- generators ----------------------------------------------------------------------------------------------------
+    def next_item(self, generator: ObjectRefGenerator[Any], timeout: float | None) -> ObjectRef[Any] | None:
+        stream: Stream
+        stream, done = generator._state
+        task_id = TaskId(generator._task_id)
+        while True:
+            oid = self.loop.run(lambda: self._take_item(task_id, stream))
+            if oid is not None:
+                return ObjectRef(oid, self.address, self.drop_ref)
+            if stream.ended is not None and not stream.items:
+                return None
+            self.refuse_blocking()
+            ready = self.drive(lambda: bool(stream.items) or stream.ended is not None, timeout, (done,))
+            if not ready or self.closed:
+                raise exceptions.GetTimeoutError(f"no item within {timeout} s: {self.why_pending(done)}")
+
+    def _take_item(self, task_id: TaskId, stream: Stream) -> ObjectId | None:
+        oid = self.completion.take(task_id, stream)
+        if oid is not None and stream.where is not None and stream.ended is None:
+            stream.where.send(messages.GeneratorConsumed(task_id, stream.taken))
+        return oid
+
+    def when_item(self, generator: ObjectRefGenerator[Any], callback: Callable[[], None]) -> None:
+        stream: Stream
+        stream, _ = generator._state
+
+        def begin(_: None) -> None:
+            if stream.items or stream.ended is not None:
+                callback()
+            else:
+                stream.waiters.append(callback)
+
+        self.loop.post(begin, None)
+
+    def close_generator(self, generator: ObjectRefGenerator[Any]) -> None:
+        if not self.closed:
+            self.loop.post(self.completion.close_stream, TaskId(generator._task_id))
+
+    # -- control -------------------------------------------------------------------------------------------------------
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        oid = ObjectId(ref._id)
+
+        def begin(_: None) -> None:
+            entry = self.table.entries.get(oid)
+            if entry is not None and entry.task is not None:
+                self.cancel_task(entry.task, force, recursive)
+            elif ref._owner.process_id != self.address.process_id:
+                self.send_to(ref._owner, messages.CancelCall(TaskId(oid[:16]), recursive))
+
+        entry = self.table.entries.get(oid)
+        if force and entry is not None and entry.task is not None and isinstance(entry.task.target, str):
+            raise ValueError("force=True is not for actor calls: use kill(handle) to end the actor")
+        self.loop.post(begin, None)
+
+    def kill(self, handle: ActorHandle[Any], no_restart: bool) -> None:
+        actor_id = ActorId(handle._actor_id)
+        self.ask(self.gcs, lambda request_id: messages.ActorKill(request_id, actor_id, no_restart))
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorHandle[Any]:
+        answer = self.ask(self.gcs, lambda rid: messages.ActorFind(rid, name, namespace or self.namespace))
+        return self._handle(answer.spec, None)
+
+    def list_named_actors(self, all_namespaces: bool) -> list[tuple[str, str]]:
+        namespace = "" if all_namespaces else self.namespace
+        answer = self.ask(self.gcs, lambda request_id: messages.ActorList(request_id, namespace))
+        return [(space, name) for space, name in answer.names]
+
+
+__all__ = ["CURRENT", "CallContext", "Calls"]

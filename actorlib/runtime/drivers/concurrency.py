@@ -1,0 +1,165 @@
+"""Actors that run several calls at once: on threads, or as coroutines on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from actorlib.engine import STREAMING
+from actorlib.runtime.drivers.calls import CURRENT
+from actorlib.runtime.drivers.execution import ExitActor
+from actorlib.runtime.mailbox import Item
+from actorlib.serialization import serialize
+from actorlib.transport.messages import ResultStatus
+
+if TYPE_CHECKING:
+    from actorlib.runtime.drivers.worker import Worker
+
+
+class ThreadRunner:
+    """Calls on threads, at most as many as the lane's limit; made when first needed, then kept."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._queues: dict[str, queue.SimpleQueue[Item]] = {}
+        self._threads: dict[str, int] = {}
+        self._idle: dict[str, int] = {}
+        self._of_call: dict[bytes, int] = {}
+
+    def start(self, item: Item) -> None:
+        lane = item.lane
+        if lane not in self._queues:
+            self._queues[lane] = queue.SimpleQueue()
+            self._threads[lane] = 0
+        self._queues[lane].put(item)
+        running = self._worker.mailbox.lanes[lane].running
+        if self._threads[lane] < running:
+            self._threads[lane] += 1
+            name = f"actor-{lane or 'main'}-{self._threads[lane]}"
+            threading.Thread(target=self._work, args=(self._queues[lane],), name=name, daemon=True).start()
+
+    def _work(self, source: queue.SimpleQueue[Item]) -> None:
+        worker = self._worker
+        while True:
+            item = source.get()
+            self._of_call[item.call.task_id] = threading.get_ident()
+            try:
+                worker.run_call(item)
+            except ExitActor:
+                worker.leave("exit_actor() was called", intended=True)
+            except SystemExit as end:
+                worker._exit_with(end)
+            self._of_call.pop(item.call.task_id, None)
+            with worker.mailbox_lock:
+                worker.mailbox.done(item)
+            worker.loop.call_soon(_nothing)
+
+    def interrupt(self, item: Item) -> None:
+        thread = self._of_call.get(item.call.task_id)
+        if thread is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+
+
+class AsyncRunner:
+    """Calls as tasks of one event loop in a thread of its own; sync methods of the class run there too."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="actor-asyncio", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def _serve(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._ready.set)
+        self._loop.run_forever()
+
+    def owns_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def start(self, item: Item) -> None:
+        self._loop.call_soon_threadsafe(self._begin, item)
+
+    def _begin(self, item: Item) -> None:
+        task = self._loop.create_task(self._run(item))
+        self._tasks[item.call.task_id] = task
+
+    async def _run(self, item: Item) -> None:
+        worker = self._worker
+        context = worker.context_for(item)
+        CURRENT.set(context)
+        references: list[Any] = []
+        started = time.perf_counter()
+        status: int = ResultStatus.OK
+        try:
+            values = await self._user_code(item, references)
+        except ExitActor:
+            await asyncio.to_thread(worker.leave, "exit_actor() was called", True)
+        except SystemExit as end:
+            worker._exit_with(end)
+        except BaseException as error:
+            status, value = worker.failure(item, error, context.name)
+            values = (value,) * max(1, item.call.num_returns)
+        self._tasks.pop(item.call.task_id, None)
+        worker.finish(item, context, status, values, references, time.perf_counter() - started)
+        with worker.mailbox_lock:
+            worker.mailbox.done(item)
+        worker.loop.call_soon(_nothing)
+
+    async def _user_code(self, item: Item, references: list[Any]) -> tuple[Any, ...]:
+        worker, call = self._worker, item.call
+        function = worker.function_of(call.target)
+        if any(value is None for _, _, value in call.dependencies):
+            args, kwargs = await asyncio.to_thread(worker.load_arguments, call)
+        else:
+            args, kwargs = worker.load_arguments(call)
+        result = function(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+        if call.num_returns == STREAMING:
+            return await self._stream(item, result)
+        return worker.values_of(call, result, references)
+
+    async def _stream(self, item: Item, result: Any) -> tuple[Any, ...]:
+        worker, index = self._worker, 0
+        try:
+            async for produced in _as_async(result):
+                worker.send_item(item, index, produced)
+                index += 1
+                while worker.is_throttled(item, index):
+                    await asyncio.sleep(0.001)
+                if worker.lost_interest(item):
+                    break
+        finally:
+            worker._consumed.pop(item.call.task_id, None)
+        return (serialize(index).data,)
+
+    def interrupt(self, item: Item) -> None:
+        def cancel() -> None:
+            task = self._tasks.get(item.call.task_id)
+            if task is not None:
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(cancel)
+
+
+async def _as_async(result: Any) -> Any:
+    if hasattr(result, "__aiter__"):
+        async for item in result:
+            yield item
+    else:
+        for item in result:
+            yield item
+            await asyncio.sleep(0)
+
+
+def _nothing() -> None:
+    """Posted only to wake the loop, which then sees that another call may start."""

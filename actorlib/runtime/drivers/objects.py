@@ -1,0 +1,287 @@
+"""Values: put, get, wait, and the ways in which they lie in messages and in shared memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actorlib import exceptions, serialization
+from actorlib.object_ref import ObjectRef
+from actorlib.runtime.drivers.process import Process
+from actorlib.runtime.task import TaskState
+from actorlib.store.drivers.shared_memory import ObjectMissing
+from actorlib.store.owner import Entry, References
+from actorlib.transport import limits, messages
+from actorlib.transport.ids import ObjectId, object_id
+from actorlib.transport.link import Address
+from actorlib.transport.messages import VALUE_PARTS, VALUE_STORED, Value
+
+
+class Waiting:
+    """A thread that waits for some of several objects."""
+
+    __slots__ = ("remaining",)
+
+    def __init__(self, remaining: int) -> None:
+        self.remaining = remaining
+
+    def arrived(self, _: ObjectId) -> None:
+        self.remaining -= 1
+
+    def is_over(self) -> bool:
+        return self.remaining <= 0
+
+
+class Objects(Process):
+    """The engine's operations on objects."""
+
+    # -- references ----------------------------------------------------------------------------------------------------
+    def drop_ref(self, oid: bytes) -> None:
+        """A Python reference is gone (called by ``ObjectRef.__del__`` on any thread)."""
+        if not self.closed:
+            self.loop.post(self.table.release, oid)
+
+    def new_ref(self, oid: bytes, owner: Address | None = None) -> ObjectRef[Any]:
+        """A reference whose count is there already."""
+        return ObjectRef(oid, owner or self.address, self.drop_ref)
+
+    def adopt_ref(self, oid: ObjectId, owner: Address) -> ObjectRef[Any]:
+        owner = Address(*owner)
+        self.loop.post(self._adopt, (oid, owner))
+        return ObjectRef(oid, owner, self.drop_ref)
+
+    def _adopt(self, pair: tuple[ObjectId, Address]) -> None:
+        self.table.adopt(*pair)
+
+    def pin_forever(self, ref: ObjectRef[Any]) -> None:
+        """A reference was pickled outside of our own serialization: nobody can count that copy, so it stays."""
+        self.loop.post(self._adopt, (ObjectId(ref._id), ref._owner))
+
+    # -- values --------------------------------------------------------------------------------------------------------
+    def make_value(self, oid: ObjectId, serialized: serialization.Serialized) -> Value:
+        """How a value travels: inside messages if it is small, in shared memory if it is large."""
+        data, buffers, _ = serialized
+        size = len(data)
+        for buffer in buffers:
+            size += buffer.nbytes
+        if size > limits.inline_bytes_max:
+            return self._store_value(oid, data, buffers)
+        if buffers:
+            return (VALUE_PARTS, data, tuple(bytes(buffer) for buffer in buffers))
+        return data
+
+    def _store_value(self, oid: ObjectId, data: bytes, buffers: Sequence[memoryview]) -> Value:
+        while True:
+            value = self.store.write_parts(oid, data, buffers)
+            if value is not None:
+                break
+            size = self.store.size_needed(data, buffers)
+            grant = self.ask(self.node, lambda request_id: messages.SlabRequest(request_id, size))
+            self.store.add_slab(grant.path, grant.size)
+        self.loop.post(self._send_sealed, None)
+        return value
+
+    def _send_sealed(self, _: None) -> None:
+        entries = self.store.pending_sealed()
+        if entries:
+            self.node_link.send(messages.ObjectsSealed(tuple(entries), self.address))
+        for path in self.store.take_returned():
+            self.node_link.send(messages.SlabReturned(path))
+
+    def load_value(self, oid: ObjectId, owner: Address, value: Value) -> Any:
+        """The Python object that a value stands for; raises what a VALUE_ERROR carries."""
+        if type(value) is not tuple:
+            return serialization.deserialize(value)
+        kind = value[0]
+        if kind == VALUE_PARTS:
+            return serialization.deserialize(value[1], value[2])
+        if kind == VALUE_STORED:
+            data, buffers = self._read_stored(oid, owner, value)
+            return serialization.deserialize(data, buffers)
+        if kind == messages.VALUE_REFS:
+            return self.load_value(oid, owner, value[1])
+        raise self.load_error(value)
+
+    @staticmethod
+    def load_error(value: Value) -> BaseException:
+        try:
+            error = serialization.deserialize(value[1])
+        except Exception as unreadable:
+            return exceptions.ActorlibError(f"{value[2]} (the exception itself can't be unpickled here: {unreadable!r})")
+        return error if isinstance(error, BaseException) else exceptions.ActorlibError(str(error))
+
+    def _read_stored(self, oid: ObjectId, owner: Address, value: Value) -> tuple[Any, Any]:
+        """Map an object; where it is gone from its place, have the node find it or its owner make it again."""
+        for _ in range(20):
+            try:
+                return self.store.read(value, oid)
+            except ObjectMissing:
+                place = value
+            answer = self.ask(self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place))
+            if answer.value is not None:
+                value = answer.value
+                self.loop.post(self._moved, (oid, value))
+                continue
+            self.loop.run(lambda: self.table.lost(oid, place, "it is not in the store any more"))
+            self._await([self.new_counted(oid, owner)], 1, None)
+            entry = self.table.entries.get(oid)
+            value = entry.value if entry is not None else None
+            if type(value) is not tuple or value[0] != VALUE_STORED:
+                raise exceptions.ObjectLostError(f"object {oid.hex()} was lost") if value is None else self.load_error(value)
+        raise exceptions.ObjectLostError(f"object {oid.hex()} was lost again each time that it was recovered")
+
+    def _moved(self, pair: tuple[ObjectId, Value]) -> None:
+        self.table.moved(*pair)
+
+    def new_counted(self, oid: ObjectId, owner: Address) -> ObjectRef[Any]:
+        return self.adopt_ref(oid, owner)
+
+    # -- put and get ---------------------------------------------------------------------------------------------------
+    def put(self, value: Any) -> ObjectRef[Any]:
+        oid = object_id(self.ids.task_id(), 0)
+        serialized = serialization.serialize(value)
+        entry = Entry()
+        self.table.entries[oid] = entry
+        try:
+            stored = self.make_value(oid, serialized)
+        except BaseException:
+            del self.table.entries[oid]
+            raise
+        if serialized.refs:
+            self.loop.post(self._add_put, (oid, stored, tuple(serialized.refs)))
+        else:
+            entry.value = stored
+        return ObjectRef(oid, self.address, self.drop_ref)
+
+    def _add_put(self, item: tuple[ObjectId, Value, References]) -> None:
+        self.table.add_put(*item)
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        entries = self.table.entries
+        missing = [ref for ref in refs if (entry := entries.get(ref._id)) is None or entry.value is None]  # type: ignore[call-overload]
+        if missing and not self._await(missing, len(missing), timeout):
+            raise exceptions.GetTimeoutError(self._timeout_text(missing, timeout))
+        return [self._load(ref) for ref in refs]
+
+    def _load(self, ref: ObjectRef[Any]) -> Any:
+        oid = ObjectId(ref._id)
+        entry = self.table.entries.get(oid)
+        value = entry.value if entry is not None else None
+        while value is None:  # lost between its arrival and now; it is being recovered
+            self._await([ref], 1, None)
+            entry = self.table.entries.get(oid)
+            value = entry.value if entry is not None else None
+        return self.load_value(oid, ref._owner, value)
+
+    def _timeout_text(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> str:
+        pending = [ref for ref in refs if not self._is_ready(ref)]
+        shown = "; ".join(self.why_pending(ref) for ref in pending[:3])
+        more = f" (and {len(pending) - 3} more)" if len(pending) > 3 else ""
+        return f"{len(pending)} of the objects were not there within {timeout} s: {shown}{more}"
+
+    def _is_ready(self, ref: ObjectRef[Any]) -> bool:
+        entry = self.table.entries.get(ObjectId(ref._id))
+        return entry is not None and entry.value is not None
+
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        ready = self._ready_among(refs, num_returns)
+        if len(ready) < num_returns:
+            pending = [ref for ref in refs if not self._is_ready(ref)]
+            self._await(pending, num_returns - (len(refs) - len(pending)), timeout)
+            ready = self._ready_among(refs, num_returns)
+        if len(ready) == 1:
+            position = ready[0]
+            return [refs[position]], [*refs[:position], *refs[position + 1 :]]
+        chosen = dict.fromkeys(ready)
+        return [refs[i] for i in ready], [ref for i, ref in enumerate(refs) if i not in chosen]
+
+    def _ready_among(self, refs: Sequence[ObjectRef[Any]], enough: int) -> list[int]:
+        """Positions of the first ``enough`` refs that are ready, in order."""
+        entries, found = self.table.entries, []
+        for position, ref in enumerate(refs):
+            entry = entries.get(ref._id)  # type: ignore[call-overload]
+            if entry is not None and entry.value is not None:
+                found.append(position)
+                if len(found) >= enough:
+                    break
+        return found
+
+    def _await(self, refs: Sequence[ObjectRef[Any]], needed: int, timeout: float | None) -> bool:
+        """Block until ``needed`` of ``refs`` are there; False if the time is over."""
+        self.refuse_blocking()
+        if timeout is not None and timeout <= 0:
+            self.loop.run(lambda: [self._want(ref) for ref in refs])
+            return sum(map(self._is_ready, refs)) >= needed
+        waiting = Waiting(needed)
+        self.loop.post(self._begin_wait, (refs, waiting))
+        if self.drive(waiting.is_over, timeout, refs):
+            return not self.closed or sum(map(self._is_ready, refs)) >= needed
+        self.loop.post(self._end_wait, (refs, waiting))
+        return False
+
+    def _want(self, ref: ObjectRef[Any]) -> None:
+        entry = self.table.entries.get(ObjectId(ref._id))
+        if entry is not None and entry.value is None:
+            self.table.want(ObjectId(ref._id), entry)
+
+    def _begin_wait(self, item: tuple[Sequence[ObjectRef[Any]], Waiting]) -> None:
+        refs, waiting = item
+        when_ready, arrived = self.table.when_ready, waiting.arrived
+        for ref in refs:
+            if when_ready(ObjectId(ref._id), arrived):
+                waiting.remaining -= 1
+
+    def _end_wait(self, item: tuple[Sequence[ObjectRef[Any]], Waiting]) -> None:
+        refs, waiting = item
+        for ref in refs:
+            entry = self.table.entries.get(ObjectId(ref._id))
+            if entry is not None and entry.waiters:
+                entry.waiters = [waiter for waiter in entry.waiters if waiter != waiting.arrived]
+
+    def drive(self, until: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef[Any]]) -> bool:
+        """Block this thread until ``until()``; workers tell their node meanwhile that they are blocked."""
+        return self.loop.drive(until, timeout)
+
+    def refuse_blocking(self) -> None:
+        """In an event loop a blocking wait would stop everything, what it waits for included."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if self.in_async_actor():
+            raise RuntimeError(
+                "a blocking get() or wait() inside an async method would stop the actor's event loop; "
+                "use 'await ref' or 'await asyncio.wait(refs)' instead"
+            )
+
+    def in_async_actor(self) -> bool:
+        return False
+
+    def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        def begin(_: None) -> None:
+            if self.table.when_ready(ObjectId(ref._id), lambda _: callback()):
+                callback()
+
+        self.loop.post(begin, None)
+
+    def why_pending(self, ref: ObjectRef[Any]) -> str:
+        entry = self.table.entries.get(ObjectId(ref._id))
+        if entry is None or entry.value is not None:
+            return f"{ref._id.hex()[:16]} is ready"
+        task = entry.task
+        if task is None:
+            return f"object {ref._id.hex()[:16]} is awaited from its owner {ref._owner.process_id.hex()[:8]}"
+        if task.state is TaskState.FINISHED:
+            return f"{task.name()} is done and its result is being recovered"
+        if isinstance(task.target, str):
+            return self.actors.why_pending(task) if task.where is not None else f"{task.name()} is being submitted"
+        return self.submitter.why_pending(task)
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Drive the loop until ``condition()``; for shutdown and tests."""
+        deadline = time.monotonic() + timeout_s
+        return self.loop.drive(condition, max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,367 @@
+"""What every process of a session has, driver and worker alike: the loop, the cores, and how they are tied together.
+
+``Process`` carries out what the cores ask for (it is their port), routes messages to them, and asks questions of
+other processes. The engine's operations are built on it in ``objects.py``, ``calls.py`` and ``cluster_view.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from actorlib import exceptions, serialization
+from actorlib.runtime.actor_client import ActorClients
+from actorlib.runtime.completion import Completion
+from actorlib.runtime.submitter import Submitter
+from actorlib.runtime.task import Task
+from actorlib.store.drivers.shared_memory import StoreClient
+from actorlib.store.owner import OwnerTable, Recipe
+from actorlib.transport import limits, messages
+from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.ids import IdFactory, JobId, ObjectId, ProcessId
+from actorlib.transport.link import Address, Handler, Link, Timer
+from actorlib.transport.messages import ActorUpdate, Death, Value
+
+CODE_BYTES_WITH_CALL_MAX = 512 * 1024
+
+
+class Process:
+    """The runtime in one process. See the module's docstring."""
+
+    def __init__(
+        self,
+        address: Address,
+        role: str,
+        node: Address,
+        gcs: Address,
+        job_id: JobId,
+        host_id: str,
+        namespace: str,
+        trace_dir: str | None = None,
+    ) -> None:
+        self.node = node
+        self.gcs = gcs
+        self.job_id = job_id
+        self.namespace = namespace
+        self.debug = os.environ.get("ACTORLIB_DEBUG") == "1"
+        self.can_grow = True
+        self.closed = False
+        self.ids = IdFactory(address.process_id)
+        hello = messages.Hello(
+            messages.PROTOCOL_VERSION, address, role, os.getpid(), job_id, "%d.%d" % sys.version_info[:2]
+        )
+        self.handlers: dict[type, Handler] = {}
+        self.loop = Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir)
+        self.address = self.loop.address
+        self.table = OwnerTable(self.address, self)
+        self.completion = Completion(self.table, self)
+        self.submitter = Submitter(self.table, self.completion, self, job_id, node)
+        self.actors = ActorClients(self.table, self.completion, self)
+        self.store = StoreClient(node.node_id, host_id)
+        self.node_link = self.loop.link(node)
+        self._answers: dict[int, Callable[[Any], None]] = {}
+        self._code: dict[bytes, bytes] = {}
+        self._watched: dict[ProcessId, None] = {}
+        self._freed: list[ObjectId] = []
+        self._pumping = False
+        self._warned: dict[str, None] = {}
+        self._task_events: list[tuple[Any, ...]] = []
+        self._groups: dict[bytes, Callable[[Any], None]] = {}
+        self._install_handlers()
+
+    # -- what the cores ask for ----------------------------------------------------------------------------------------
+    def link(self, address: Address) -> Link:
+        return self.node_link if address == self.node else self.loop.link(address)
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        return self.loop.call_later(delay_s, callback)
+
+    def request_id(self) -> int:
+        return self.ids.request_id()
+
+    def send_to(self, address: Address, message: tuple[Any, ...]) -> None:
+        self.link(address).send(message)
+
+    def to_gcs(self, message: tuple[Any, ...]) -> None:
+        self.link(self.gcs).send(message)
+
+    def drop_link(self, process_id: ProcessId, reason: str) -> None:
+        self.loop.drop_link(process_id, reason)
+
+    def watch(self, address: Address) -> None:
+        if address.process_id not in self._watched:
+            self._watched[address.process_id] = None
+            self.node_link.send(messages.Watch(address))
+
+    def post_pump(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            self.loop.post(self._pump, None)
+
+    def _pump(self, _: None) -> None:
+        self._pumping = False
+        self.submitter.pump()
+        self.actors.pump()
+        if self.debug:
+            self.check()
+
+    def free_stored(self, object_id: ObjectId) -> None:
+        if not self._freed:
+            self.loop.post(self._send_freed, None)
+        self._freed.append(object_id)
+
+    def _send_freed(self, _: None) -> None:
+        freed, self._freed = self._freed, []
+        if freed:
+            self.node_link.send(messages.ObjectsFreed(tuple(freed)))
+
+    def error_value(self, kind: str, text: str) -> Value:
+        return self.exception_value(exceptions.make(kind, text))
+
+    def exception_value(self, error: BaseException) -> Value:
+        return (messages.VALUE_ERROR, serialization.serialize(error).data, f"{type(error).__name__}: {error}")
+
+    def matches(self, error: Value, classes: Any) -> bool:
+        exception = serialization.deserialize(error[1])
+        cause = getattr(exception, "cause", None)
+        return isinstance(exception, classes) or isinstance(cause, classes)
+
+    def recover(self, object_id: ObjectId, recipe: Recipe | None, reason: str) -> None:
+        """Make a lost object again by running its task, or say why that can't be done."""
+        if isinstance(recipe, Task) and isinstance(recipe.target, bytes):
+            if not recipe.is_finished():
+                return
+            if recipe.retries_left != 0:
+                self.submitter.recover(recipe)
+                return
+            text = f"object {object_id.hex()} was lost ({reason}) and its task {recipe.name()} has no retries left"
+            kind = "ObjectReconstructionFailedMaxAttemptsExceededError"
+        else:
+            text = (
+                f"object {object_id.hex()} was lost ({reason}) and can't be made again, since it was made by put() or "
+                "by an actor; have a task return what must survive a loss"
+            )
+            kind = "ObjectLostError"
+        self.table.resolve(object_id, self.error_value(kind, text))
+
+    def ask_registration(
+        self, owner: Address, ids: tuple[ObjectId, ...], who: Address, then: Callable[[], None]
+    ) -> None:
+        request_id = self.ids.request_id()
+        self._answers[request_id] = lambda _: then()
+        self.watch(owner)
+        self.send_to(owner, messages.BorrowAdded(request_id, ids, who))
+
+    def code_of(self, function_id: bytes) -> bytes | None:
+        code = self._code.get(function_id)
+        return code if code is not None and len(code) <= CODE_BYTES_WITH_CALL_MAX else None
+
+    def worker_death_text(self, death: Death) -> str:
+        return exceptions.explain(death)
+
+    def retry_exhausted(self, task: Task, death: Death) -> tuple[str, str]:
+        attempts = (task.extra or {}).get("attempt", 0) + 1
+        tried = "it may not be retried (max_retries=0)" if attempts == 1 else f"all {attempts} attempts ended so"
+        kind = "OutOfMemoryError" if death.oom else "WorkerCrashedError"
+        return kind, f"the worker that ran {task.name()} died, {tried}: {exceptions.explain(death)}"
+
+    def actor_error(self, update: ActorUpdate, label: str, task: Task | None) -> Value:
+        if update.error is not None:
+            return update.error
+        reason = update.reason
+        if update.death is not None:
+            reason = f"{reason + ': ' if reason else ''}{exceptions.explain(update.death)}"
+        if update.state == "DEAD":
+            ran = "" if task is None else f" while {task.name()} was running or queued there"
+            return self.error_value("ActorDiedError", f"actor {label} ({update.actor_id.hex()}) is dead{ran}: {reason}")
+        name = task.name() if task is not None else "the call"
+        return self.error_value(
+            "ActorUnavailableError",
+            f"actor {label} lost {name} when its worker died and is being restarted; the call may have taken effect "
+            f"(max_task_retries=0, so it is not sent again): {reason}",
+        )
+
+    def infeasible(self, text: str) -> bool:
+        if text not in self._warned and len(self._warned) < 1000:
+            self._warned[text] = None
+            print(f"actorlib: can't be scheduled now: {text}", file=sys.stderr, flush=True)
+        return not self.can_grow
+
+    def record(self, task: Task, state: str, error: str) -> None:
+        if len(self._task_events) < limits.task_events_pending_max:
+            if not self._task_events:
+                self.loop.call_later(0.2, self._send_task_events)
+            self._task_events.append((task.task_id, task.name(), state, self.loop.now(), b"", error))
+
+    def _send_task_events(self) -> None:
+        events, self._task_events = self._task_events, []
+        if events and not self.closed:
+            self.to_gcs(messages.TaskEvents(tuple(events), 0))
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+    def _install_handlers(self) -> None:
+        m = messages
+        self.handlers.update(
+            {
+                m.CallResults: self._on_results,
+                m.CallsReturned: self._on_returned,
+                m.ActorCallsRefused: self._on_refused,
+                m.GeneratorItem: self._on_item,
+                m.LeaseGranted: self.submitter.granted,
+                m.LeaseSpilled: lambda _, message: self.submitter.spilled(message),
+                m.LeaseWaits: lambda _, message: self.submitter.waits(message),
+                m.LeaseRefused: lambda _, message: self.submitter.refused(message),
+                m.LeaseRecalled: lambda _, message: self.submitter.recalled(message),
+                m.LeaseLost: self._on_lease_lost,
+                m.ActorUpdate: self._on_actor_update,
+                m.ObjectWanted: self._on_wanted,
+                m.ObjectReady: lambda _, message: self.table.resolve(message.object_id, message.value),
+                m.BorrowAdded: self._on_borrow_added,
+                m.BorrowReleased: self._on_borrow_released,
+                m.ObjectMissing: self._on_missing,
+                m.ProcessDied: self._on_process_died,
+                m.GroupUpdate: self._on_group,
+                m.DebugPing: lambda link, message: link.send(m.DebugPong(*message)),
+                m.CancelCall: self._on_cancel,
+            }
+        )
+        for answer in (
+            m.Done,
+            m.Failure,
+            m.KvReply,
+            m.SlabGranted,
+            m.ObjectLocated,
+            m.NodeRegistered,
+            m.ActorRegistered,
+            m.ActorNames,
+            m.CheckpointReply,
+            m.GroupTable,
+            m.StateRows,
+            m.NodeStatusReply,
+            m.DebugPong,
+        ):
+            self.handlers[answer] = self._on_answer
+
+    def _on_answer(self, _: Link, message: Any) -> None:
+        answer = self._answers.pop(message.request_id, None)
+        if answer is not None:
+            answer(message)
+
+    def _on_results(self, link: Link, message: messages.CallResults) -> None:
+        worker = link.peer.process_id
+        lease = self.submitter.lease_of(worker)
+        if lease is not None:
+            self.submitter.results(lease, message.results)
+            return
+        client = self.actors.client_of(worker)
+        if client is not None:
+            self.actors.results(client, message.results)
+
+    def _on_returned(self, link: Link, message: messages.CallsReturned) -> None:
+        lease = self.submitter.lease_of(link.peer.process_id)
+        if lease is not None:
+            self.submitter.returned(lease, message.task_ids)
+            if message.blocked:
+                self.submitter.worker_blocked(lease)
+
+    def _on_refused(self, link: Link, message: messages.ActorCallsRefused) -> None:
+        client = self.actors.client_of(link.peer.process_id)
+        if client is not None:
+            self.actors.refused(client, message)
+
+    def _on_item(self, link: Link, message: messages.GeneratorItem) -> None:
+        stream = self.completion.item(message)
+        if stream is None:
+            link.send(messages.GeneratorConsumed(message.task_id, -1))
+        else:
+            stream.where = link
+
+    def _on_lease_lost(self, _: Link, message: messages.LeaseLost) -> None:
+        self.loop.drop_link(message.death.process_id, message.death.text)
+        self.submitter.lost(message)
+
+    def _on_actor_update(self, _: Link, message: ActorUpdate) -> None:
+        self.actors.updated(message)
+        if message.state in ("PENDING", "RESTARTING") and message.reason.startswith("infeasible"):
+            client = self.actors.clients.get(message.actor_id)
+            self.infeasible(f"actor {client.label if client else message.actor_id.hex()}: {message.reason}")
+
+    def _on_wanted(self, link: Link, message: messages.ObjectWanted) -> None:
+        for object_id in message.object_ids:
+            self.table.answer_wanted(object_id, link.peer)
+
+    def _on_borrow_added(self, link: Link, message: messages.BorrowAdded) -> None:
+        for object_id in message.object_ids:
+            self.table.register(object_id, message.borrower)
+        link.send(messages.Done(message.request_id))
+
+    def _on_borrow_released(self, link: Link, message: messages.BorrowReleased) -> None:
+        for object_id in message.object_ids:
+            self.table.unregister(object_id, link.peer.process_id)
+
+    def _on_missing(self, link: Link, message: messages.ObjectMissing) -> None:
+        self.table.lost(message.object_id, message.value, f"a reader on {link.peer.process_id.hex()[:8]} did not find it")
+        self.table.answer_wanted(message.object_id, link.peer)
+
+    def _on_process_died(self, _: Link, message: messages.ProcessDied) -> None:
+        self._watched.pop(message.process_id, None)
+        self.loop.drop_link(message.process_id, message.death.text)
+        self.table.process_died(message.process_id, exceptions.explain(message.death))
+
+    def _on_group(self, _: Link, message: messages.GroupUpdate) -> None:
+        callback = self._groups.get(message.group.group_id)
+        if callback is not None:
+            callback(message.group)
+
+    def _on_cancel(self, link: Link, message: messages.CancelCall) -> None:
+        """A borrower cancels a call of ours."""
+        entry = self.table.entries.get(ObjectId(message.task_id + b"\0\0\0\0"))
+        if entry is not None and entry.task is not None:
+            self.cancel_task(entry.task, False, message.recursive)
+
+    def cancel_task(self, task: Task, force: bool, recursive: bool) -> None:
+        if isinstance(task.target, bytes):
+            self.submitter.cancel(task, force, recursive)
+        else:
+            self.actors.cancel(task, recursive)
+
+    def _on_link_down(self, link: Link, reason: str) -> None:
+        if link.peer.process_id == self.node.process_id and not self.closed:
+            self.node_lost(reason)
+
+    def node_lost(self, reason: str) -> None:
+        """Our node is gone, and with it all that this process could ask. Subclasses end or fail what waits."""
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+    def ask(self, address: Address, message: Callable[[int], tuple[Any, ...]], timeout_s: float | None = None) -> Any:
+        """Send a request and wait for its answer, driving the loop. Raises the error that a Failure names."""
+        box: list[Any] = []
+
+        def start(_: None) -> None:
+            request_id = self.ids.request_id()
+            self._answers[request_id] = box.append
+            self.link(address).send(message(request_id))
+
+        self.loop.post(start, None)
+        self.loop.drive(lambda: bool(box) or self.closed, timeout_s)
+        if not box:
+            if self.closed:
+                raise exceptions.make("NodeDiedError", "the session has ended, so nobody can answer")
+            raise exceptions.GetTimeoutError(f"no answer from {address.endpoint} within {timeout_s} s")
+        answer = box[0]
+        if type(answer) is messages.Failure:
+            raise exceptions.make(answer.kind, answer.text)
+        return answer
+
+    def fail_questions(self, kind: str, text: str) -> None:
+        answers, self._answers = self._answers, {}
+        for request_id, answer in answers.items():
+            answer(messages.Failure(request_id, kind, text))
+
+    def check(self) -> None:
+        """Assert every core's invariants (debug mode calls it after each pump)."""
+        self.table.check()
+        self.submitter.check()
+        self.actors.check()

@@ -1,0 +1,410 @@
+"""The worker process: one mailbox, and the user's code that its calls run.
+
+The main thread runs tasks and the methods of plain actors, so that a cancel can raise in it; with nothing to do it
+drives the loop itself. Threaded actors run their calls on threads, async actors on an event loop in a thread of its
+own, while the main thread drives.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actorlib import exceptions, serialization
+from actorlib.actor import ActorHandle
+from actorlib.engine import Slot, resource_map
+from actorlib.object_ref import ObjectRef
+from actorlib.runtime.drivers.checkpointing import Checkpointing
+from actorlib.runtime.drivers.concurrency import AsyncRunner, ThreadRunner
+from actorlib.runtime.drivers.execution import ExitActor
+from actorlib.runtime.mailbox import Item, Mailbox
+from actorlib.runtime.task import Task, TaskState
+from actorlib.transport import messages
+from actorlib.transport.ids import JobId, ObjectId, ProcessId
+from actorlib.transport.link import Address, Link, Timer
+from actorlib.transport.messages import ActorSpec, ResultStatus
+
+BLOCKED_NOTICE_DELAY_S = 0.005
+SWITCH_INTERVAL_S = 0.0005
+
+
+class Worker(Checkpointing):
+    """One mailbox. See the module's docstring."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        node, gcs = Address(*config["node"]), Address(*config["gcs"])
+        address = Address(ProcessId(config["process_id"]), node.node_id, config["endpoint"])
+        super().__init__(address, "worker", node, gcs, JobId(b""), config["host_id"], "", config.get("trace_dir"))
+        self.init_execution()
+        self.mailbox = Mailbox()
+        self.mailbox_lock = threading.Lock()
+        self.runtime_env = config.get("runtime_env", "")
+        self.stopping: str | None = None
+        self.draining = False
+        self.spec: ActorSpec | None = None
+        self.incarnation = 0
+        self.runner: ThreadRunner | AsyncRunner | None = None
+        self.running_on_main: Item | None = None
+        self.lease_accelerators: dict[str, tuple[int, ...]] = {}
+        self._to_create: messages.CreateActor | None = None
+        self._blocked_timer: Timer | None = None
+        self._blocked_told = False
+        self._main = threading.main_thread().ident or 0
+        m = messages
+        self.handlers.update(
+            {
+                m.RunTasks: self._on_run_tasks,
+                m.RunActorCalls: self._on_run_actor_calls,
+                m.CreateActor: self._on_create_actor,
+                m.GiveBackCalls: self._on_give_back,
+                m.CancelCall: self._on_cancel_call,
+                m.GeneratorConsumed: self._on_consumed,
+                m.StopWorker: self._on_stop,
+                m.DrainAndExit: self._on_drain,
+            }
+        )
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+    def _on_run_tasks(self, link: Link, message: messages.RunTasks) -> None:
+        if not self.job_id:
+            self.job_id = self.submitter._job_id = message.job_id
+        refused = []
+        with self.mailbox_lock:
+            for call in message.calls:
+                if call.extra is not None and "code" in call.extra:
+                    self._code[call.target] = bytes(call.extra["code"])
+                if not self.mailbox.push(link, call):
+                    refused.append(call.task_id)
+        if refused:
+            link.send(messages.CallsReturned(tuple(refused), True))
+
+    def _on_run_actor_calls(self, link: Link, message: messages.RunActorCalls) -> None:
+        spec = self.spec
+        if spec is None or spec.actor_id != message.actor_id or self.incarnation != message.incarnation or self.stopping:
+            ids = tuple(call.task_id for call in message.calls)
+            reason = self.stopping or "this worker does not host that incarnation of the actor"
+            link.send(messages.ActorCallsRefused(message.actor_id, ids, reason))
+            return
+        with self.mailbox_lock:
+            for call in message.calls:
+                self.mailbox.push(link, call)
+
+    def _on_give_back(self, link: Link, message: messages.GiveBackCalls) -> None:
+        with self.mailbox_lock:
+            returned = self.mailbox.give_back(message.count, link)
+        for ids in returned.values():
+            link.send(messages.CallsReturned(tuple(ids), False))
+
+    def _on_cancel_call(self, link: Link, message: messages.CancelCall) -> None:
+        with self.mailbox_lock:
+            item = self.mailbox.cancel(message.task_id)
+            running = self.mailbox.running.get(message.task_id)
+        if item is not None:
+            text = "the call was cancelled before it started"
+            value = self.error_value("TaskCancelledError", text)
+            values = (value,) * max(1, item.call.num_returns)
+            link.send(
+                messages.CallResults((messages.CallResult(message.task_id, ResultStatus.CANCELLED, values, (), 0),))
+            )
+        elif running is not None:
+            running.cancelled = True
+            if message.recursive:
+                self._cancel_children(message.task_id)
+            self._interrupt(running)
+        else:
+            self._on_cancel(link, message)
+
+    def _cancel_children(self, parent: bytes) -> None:
+        for entry in list(self.table.entries.values()):
+            task = entry.task
+            if isinstance(task, Task) and task.state is not TaskState.FINISHED and (task.extra or {}).get("parent") == parent:
+                self.cancel_task(task, False, True)
+
+    def _interrupt(self, item: Item) -> None:
+        if self.runner is not None:
+            self.runner.interrupt(item)
+        elif self.running_on_main is item:
+            signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _on_sigint(self, _signal: int, _frame: Any) -> None:
+        """Only a cancel raises: Ctrl-C in the driver's terminal reaches its whole process group, and is its affair."""
+        item = self.running_on_main
+        if item is not None and item.cancelled:
+            raise KeyboardInterrupt
+
+    def _on_consumed(self, _: Link, message: messages.GeneratorConsumed) -> None:
+        if message.task_id in self.mailbox.running:
+            self._consumed[message.task_id] = message.count
+
+    def _on_stop(self, _: Link, message: messages.StopWorker) -> None:
+        self.stopping = message.reason
+
+    def _on_drain(self, _: Link, message: messages.DrainAndExit) -> None:
+        self.draining = True
+
+    def _on_create_actor(self, _: Link, message: messages.CreateActor) -> None:
+        if self.spec is None:
+            self.spec = message.spec
+            self.incarnation = message.incarnation
+            self.lease_accelerators = message.accelerators
+            self._to_create = message
+
+    def node_lost(self, reason: str) -> None:
+        """Without a node there is nobody to work for (and the kernel is about to end this process anyway)."""
+        self.stopping = reason
+
+    # -- blocking ------------------------------------------------------------------------------------------------------
+    def drive(self, until: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef[Any]]) -> bool:
+        if until():
+            return True
+        self.loop.post(self._block, refs)
+        try:
+            return self.loop.drive(until, timeout)
+        finally:
+            self.loop.post(self._unblock, None)
+
+    def _block(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """User code waits: what is queued goes back; the CPU is offered at once if what it waits for needs one."""
+        with self.mailbox_lock:
+            self.mailbox.blocked += 1
+            returned = {} if self.mailbox.is_actor else self.mailbox.give_back(1 << 30)
+        for link, ids in returned.items():
+            link.send(messages.CallsReturned(tuple(ids), True))
+        if self._blocked_told or self._blocked_timer is not None:
+            return
+        if self._waits_for_a_worker(refs):
+            self._tell_blocked()
+        else:
+            self._blocked_timer = self.loop.call_later(BLOCKED_NOTICE_DELAY_S, self._tell_blocked)
+
+    def _waits_for_a_worker(self, refs: Sequence[ObjectRef[Any]]) -> bool:
+        for ref in refs:
+            entry = self.table.entries.get(ObjectId(ref._id))
+            if entry is None or entry.value is not None:
+                continue
+            if not isinstance(entry.task, Task) or entry.task.state is not TaskState.IN_FLIGHT:
+                return True
+        return False
+
+    def _tell_blocked(self) -> None:
+        self._blocked_timer = None
+        if self.mailbox.blocked:
+            self._blocked_told = True
+            self.node_link.send(messages.WorkerBlocked(()))
+
+    def _unblock(self, _: None) -> None:
+        self.mailbox.blocked -= 1
+        if self.mailbox.blocked:
+            return
+        if self._blocked_timer is not None:
+            self._blocked_timer.cancel()
+            self._blocked_timer = None
+        if self._blocked_told:
+            self._blocked_told = False
+            self.node_link.send(messages.WorkerUnblocked())
+
+    def in_async_actor(self) -> bool:
+        return isinstance(self.runner, AsyncRunner) and self.runner.owns_thread()
+
+    # -- running -------------------------------------------------------------------------------------------------------
+    def run(self) -> None:
+        """The main thread's life."""
+        self.node_link.send(messages.WorkerReady(self.address, os.getpid()))
+        while self.stopping is None:
+            self.loop.drive(self._has_work, None)
+            if self._to_create is not None:
+                creation, self._to_create = self._to_create, None
+                self.create(creation)
+            elif not self._run_some():
+                self.leave("no handle to the actor is left")
+
+    def _has_work(self) -> bool:
+        if self.stopping is not None or self._to_create is not None or self.mailbox.can_start():
+            return True
+        return self.draining and self.mailbox.is_empty() and not self._finished
+
+    def _run_some(self) -> bool:
+        """Run what can start. False when the actor has drained and may end."""
+        mailbox, lock = self.mailbox, self.mailbox_lock
+        while self.stopping is None:
+            with lock:
+                item = mailbox.pop()
+            if item is None:
+                break
+            if self.runner is not None:
+                self.runner.start(item)
+                continue
+            self.run_on_main(item)
+            if self._to_create is not None:
+                return True
+        return not (self.draining and mailbox.is_empty() and not self._finished)
+
+    def run_on_main(self, item: Item) -> None:
+        try:
+            self.run_call(item)
+        except ExitActor:
+            self.leave("exit_actor() was called", intended=True)
+        except SystemExit as end:
+            self._exit_with(end)
+        with self.mailbox_lock:
+            self.mailbox.done(item)
+        if self.is_checkpointed:
+            self.after_call()
+        self._count_calls(item)
+
+    def interruptible(self, item: Item, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.runner is not None:
+            return function(*args, **kwargs)
+        self.running_on_main = item
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.running_on_main = None
+
+    def _count_calls(self, item: Item) -> None:
+        extra = item.call.extra
+        if extra is None or "max_calls" not in extra:
+            return
+        count = self._calls_of[item.call.target] = self._calls_of.get(item.call.target, 0) + 1
+        if count >= extra["max_calls"]:
+            self.leave(f"max_calls={extra['max_calls']} reached")
+
+    def _exit_with(self, end: SystemExit) -> None:
+        code = end.code if isinstance(end.code, int) else (0 if end.code is None else 1)
+        print(f"sys.exit({end.code!r}) was called in user code", file=sys.stderr, flush=True)
+        self._flush()
+        os._exit(code)
+
+    def leave(self, reason: str, intended: bool = False) -> None:
+        """End this process in good order: give back what is queued, tell the node, run the actor's hook."""
+        self.stopping = reason
+        self._run_shutdown_hook()
+        with self.mailbox_lock:
+            returned = {} if self.mailbox.is_actor else self.mailbox.give_back(1 << 30)
+
+        def last_words(_: None) -> None:
+            for link, ids in returned.items():
+                link.send(messages.CallsReturned(tuple(ids), True))
+            self.node_link.send(messages.WorkerExiting(reason))
+
+        self.loop.post(last_words, None)
+        self._flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+    def _flush(self) -> None:
+        self.loop.post(self._send_finished, None)
+        self.loop.close()
+
+    def _run_shutdown_hook(self) -> None:
+        for name in ("__ray_shutdown__", "__shutdown__"):
+            hook = getattr(self.instance, name, None)
+            if hook is not None:
+                try:
+                    hook()
+                except Exception as error:
+                    print(f"{name} of {self.class_name} raised: {error!r}", file=sys.stderr, flush=True)
+
+    # -- actors --------------------------------------------------------------------------------------------------------
+    def create(self, creation: messages.CreateActor) -> None:
+        """Construct the actor's instance, from its last checkpoint if there is one."""
+        spec = creation.spec
+        self.job_id = self.submitter._job_id = spec.job_id
+        self.namespace = spec.namespace
+        self.actor_id, self.actor_name, self.class_name = spec.actor_id, spec.name, spec.class_name
+        self.was_restarted = creation.incarnation > 0
+        self._set_devices(creation.accelerators)
+        call = messages.Call(
+            spec.actor_id, spec.class_id, spec.args, spec.dependencies, 1, 0, None  # type: ignore[arg-type]
+        )
+        item = Item(self.node_link, call, "")
+        try:
+            self.construct(item, spec)
+        except ExitActor:
+            self.leave("exit_actor() was called in the constructor", intended=True)
+        except BaseException as error:
+            self._creation_failed(item, error)
+            return
+        self.mailbox.become_actor(spec.max_concurrency, spec.concurrency_groups)
+        extra = spec.extra or {}
+        if extra.get("is_async"):
+            self.runner = AsyncRunner(self)
+        elif spec.max_concurrency > 1 or spec.concurrency_groups:
+            self.runner = ThreadRunner(self)
+        self.loop.post(self.node_link.send, messages.ActorCreated(spec.actor_id, creation.incarnation, self.address))
+
+    def _creation_failed(self, item: Item, error: BaseException) -> None:
+        assert self.spec is not None
+        _, value = self.failure(item, error, f"{self.class_name}.__init__")
+        dead = exceptions.actor_creation_error(self.load_error(value), self.class_name)
+        failed = messages.ActorFailed(
+            self.spec.actor_id, self.incarnation, f"its constructor raised {value[2]}", self.exception_value(dead)
+        )
+        self.loop.post(self.node_link.send, failed)
+
+    def _set_devices(self, accelerators: dict[str, tuple[int, ...]]) -> None:
+        self.lease_accelerators = accelerators
+        if "GPU" in accelerators:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, accelerators["GPU"]))
+
+    def exit_actor(self) -> None:
+        if self.spec is None:
+            super().exit_actor()
+        raise ExitActor
+
+    # -- context -------------------------------------------------------------------------------------------------------
+    def assigned_resources(self) -> dict[str, float]:
+        return resource_map(self.spec.resources_to_run.items()) if self.spec is not None else {}
+
+    def accelerators(self) -> dict[str, tuple[int, ...]]:
+        return self.lease_accelerators
+
+    def current_group(self) -> bytes | None:
+        strategy = self.spec.strategy if self.spec is not None else ()
+        return strategy[1] if strategy and strategy[0] == "group" else None
+
+    def current_actor(self) -> Any:
+        spec = self.spec
+        if spec is None:
+            return None
+        return ActorHandle.from_wire(spec.actor_id, spec.class_name, spec.methods, dict(spec.extra or {}), None)
+
+
+def apply_environment(config: dict[str, Any]) -> None:
+    """The job's module path and directory, and what its runtime environment asks for."""
+    for path in reversed(config.get("sys_path") or []):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    cwd = config.get("cwd")
+    if cwd and os.path.isdir(cwd):
+        os.chdir(cwd)
+    runtime_env = serialization.parse_runtime_env(config.get("runtime_env", ""))
+    os.environ.update(runtime_env.get("env_vars", {}))
+    for module_path in runtime_env.get("py_modules", []):
+        sys.path.insert(0, module_path)
+    if runtime_env.get("working_dir"):
+        os.chdir(runtime_env["working_dir"])
+        sys.path.insert(0, runtime_env["working_dir"])
+
+
+def main(config: dict[str, Any]) -> int:
+    """A fresh fork of the zygote becomes a worker. Gives the process's exit code."""
+    faulthandler.enable()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    apply_environment(config)
+    worker = Worker(config)
+    Slot.engine = worker
+    signal.signal(signal.SIGINT, worker._on_sigint)
+    worker.run()
+    worker._flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return 0

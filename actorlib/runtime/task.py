@@ -1,0 +1,125 @@
+"""One call, from ``.remote()`` until its result is there: the state that its caller keeps.
+
+A million of these may wait at once, so the class has slots only, and what is rare hangs off ``extra``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import Any
+
+from actorlib.engine import DYNAMIC, STREAMING
+from actorlib.transport.ids import ObjectId, TaskId, object_id
+from actorlib.transport.link import Address
+from actorlib.transport.messages import Call, Value
+
+
+class TaskState(enum.IntEnum):
+    WAITING = 0  # for its arguments
+    READY = 1  # for a worker
+    IN_FLIGHT = 2  # sent to a worker
+    FINISHED = 3
+
+
+class Task:
+    """A task or an actor call. ``target`` is the function's id or the method's name."""
+
+    __slots__ = (
+        "args",
+        "cancelled",
+        "dependencies",
+        "depth",
+        "extra",
+        "generator",
+        "holds",
+        "label",
+        "missing",
+        "num_returns",
+        "options",
+        "recipe_kept",
+        "retries_left",
+        "state",
+        "suspect",
+        "target",
+        "task_id",
+        "where",
+    )
+
+    def __init__(
+        self, task_id: TaskId, target: Any, args: Value, options: Any, num_returns: int, retries: int, label: str
+    ) -> None:
+        self.task_id = task_id
+        self.label = label
+        self.target = target
+        self.args = args
+        self.options = options
+        self.num_returns = num_returns
+        self.retries_left = retries  # -1: without end
+        self.dependencies: tuple[tuple[ObjectId, Address], ...] = ()
+        self.holds: tuple[ObjectId, ...] = ()
+        self.state = TaskState.WAITING
+        self.missing: list[int] | None = None  # how many arguments are not there yet
+        self.where: Any = None  # the lease or actor client that it is in flight to, or queued at
+        self.extra: dict[str, Any] | None = None
+        self.generator: Any = None
+        self.depth = 1
+        self.suspect = False  # was in flight when a worker died: runs alone next time, so that blame is exact
+        self.cancelled = False
+        self.recipe_kept = 0  # living values in shared memory that this task made
+
+    def inputs(self) -> Iterable[ObjectId]:
+        """What must be kept so that it can be run again; an actor's call is never run again for its result's sake."""
+        return self.holds if isinstance(self.target, bytes) else ()
+
+    def is_waiting(self) -> bool:
+        return self.missing is not None and self.missing[0] > 0
+
+    def is_finished(self) -> bool:
+        return self.state is TaskState.FINISHED
+
+    def return_ids(self) -> list[ObjectId]:
+        """The object ids of what it returns; of a stream, the object that tells of its end."""
+        if self.num_returns in (STREAMING, DYNAMIC):
+            return [object_id(self.task_id, 0)]
+        return [object_id(self.task_id, i) for i in range(self.num_returns)]
+
+    def to_call(self, values: tuple[Any, ...], sequence: int) -> Call:
+        return Call(self.task_id, self.target, self.args, values, self.num_returns, sequence, self.extra)
+
+    def name(self) -> str:
+        return self.label
+
+
+class Target:
+    """A worker that calls are in flight to, in the order they were sent."""
+
+    __slots__ = ("in_flight", "replies_seen")
+
+    def __init__(self) -> None:
+        self.in_flight: dict[TaskId, Task] = {}
+        self.replies_seen = 0
+
+
+def dependency_values(task: Task, values: Any, target: Target) -> tuple[Any, ...] | None:
+    """The values of a call's arguments for the wire, ``None`` for one that an earlier call in flight to ``target``
+    will have made by then. Gives None if an argument is neither there nor on its way to be made at ``target``.
+    """
+    out = []
+    for oid, owner in task.dependencies:
+        entry = values.get(oid)
+        if entry is None:
+            return None
+        if entry.value is not None:
+            value = entry.value
+            if entry.rare is not None and entry.rare.contained:
+                value = (4, value, entry.rare.contained)
+            out.append((oid, owner, value))
+            continue
+        maker = entry.task
+        if maker is None or maker.where is not target or maker.state is not TaskState.IN_FLIGHT:
+            return None
+        if maker.generator is not None or maker.num_returns < 0:
+            return None
+        out.append((oid, owner, None))
+    return tuple(out)

@@ -1,0 +1,155 @@
+"""Values as bytes and back: the only place that unpickles.
+
+Plain pickle (written in C) is tried first. It pickles functions and classes by reference, which is wrong for what is
+defined in ``__main__`` or inside functions: where the pickle mentions ``__main__``, or plain pickle fails, cloudpickle
+takes over. Large buffers (numpy arrays) are left out of the pickle, protocol 5, and travel beside it without a copy.
+
+References inside a value are noted while it is pickled, so that whoever sends the value knows what it carries.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import json
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from actorlib.exceptions import SerializationError
+from actorlib.transport.ids import ObjectId
+from actorlib.transport.link import Address
+
+OUT_OF_BAND_BYTES_MIN = 1024
+_PLAIN = (bytes, str, int, float, bool, type(None))
+
+
+class Serialized(NamedTuple):
+    """A pickled value: the pickle, its out-of-band buffers, and the references inside."""
+
+    data: bytes
+    buffers: Sequence[memoryview]
+    refs: Sequence[tuple[ObjectId, Address]]
+
+
+class _Collector(threading.local):
+    refs: list[tuple[ObjectId, Address]] | None = None
+
+
+_collector = _Collector()
+
+
+def note_ref(ref: Any) -> None:
+    """A reference is being pickled (called by ``ObjectRef.__reduce__``)."""
+    if _collector.refs is not None:
+        _collector.refs.append((ref._id, ref._owner))
+        return
+    from actorlib import engine
+
+    current = engine.current_or_none()
+    pin = getattr(current, "pin_forever", None)
+    if pin is not None:
+        pin(ref)
+
+
+def serialize(value: Any, in_band: bool = False) -> Serialized:
+    """Pickle a value. Raises SerializationError, which names the path to what can't be pickled."""
+    if type(value) in _PLAIN:
+        return Serialized(pickle.dumps(value, 5), (), ())
+    buffers: list[memoryview] = []
+
+    def take(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        if raw.nbytes < OUT_OF_BAND_BYTES_MIN:
+            return True
+        buffers.append(raw)
+        return False
+
+    callback = None if in_band else take
+    outer, _collector.refs = _collector.refs, []
+    try:
+        data = _dumps(value, callback, buffers)
+        return Serialized(data, buffers, _collector.refs)
+    finally:
+        _collector.refs = outer
+
+
+def _dumps(value: Any, callback: Callable[[pickle.PickleBuffer], bool] | None, buffers: list[memoryview]) -> bytes:
+    try:
+        data = pickle.dumps(value, 5, buffer_callback=callback)
+        if b"__main__" not in data and not _by_value_modules():
+            return data
+    except Exception:
+        data = b""  # cloudpickle may know how; if not, its error is the one to show
+    import cloudpickle
+
+    buffers.clear()
+    assert _collector.refs is not None
+    _collector.refs.clear()
+    try:
+        return cloudpickle.dumps(value, 5, buffer_callback=callback)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise SerializationError(_explain(value, error)) from error
+
+
+def _by_value_modules() -> bool:
+    import sys
+
+    module = sys.modules.get("cloudpickle.cloudpickle")
+    return bool(module is not None and getattr(module, "_PICKLE_BY_VALUE_MODULES", None))
+
+
+def _explain(value: Any, error: BaseException) -> str:
+    from actorlib import inspection
+
+    culprits = inspection.find_unpicklable(value)
+    where = "; ".join(f"{path or 'the value'} ({kind})" for path, kind in culprits[:3])
+    return f"can't be pickled: {error}. Culprit: {where or type(value).__name__}. Leave it out, or make it where it is used"
+
+
+def deserialize(data: Any, buffers: Sequence[Any] = ()) -> Any:
+    """A value from its pickle and buffers. Arrays over read-only buffers are read-only."""
+    return pickle.loads(data, buffers=buffers)
+
+
+def dumps_function(function: Any) -> bytes:
+    """A function or class as bytes, by value where it can't be imported. Raises SerializationError."""
+    import cloudpickle
+
+    outer, _collector.refs = _collector.refs, None
+    try:
+        return cloudpickle.dumps(function, 5)  # type: ignore[no-any-return]
+    except Exception as error:
+        from actorlib import inspection
+
+        culprits = inspection.find_unpicklable_in_function(function)
+        where = "; ".join(f"{path} ({kind})" for path, kind in culprits[:3])
+        name = getattr(function, "__qualname__", repr(function))
+        raise SerializationError(
+            f"{name} can't be pickled: {error}. It captures: {where or 'something that holds process state'}. "
+            "Pass it as an argument, or make it inside the function"
+        ) from error
+    finally:
+        _collector.refs = outer
+
+
+def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
+    """Pickle instances of ``cls`` as ``serializer(instance)`` and rebuild them with ``deserializer``."""
+    copyreg.pickle(cls, lambda instance: (_rebuild_custom, (deserializer, serializer(instance))))  # type: ignore[arg-type]
+
+
+def deregister_serializer(cls: type) -> None:
+    copyreg.dispatch_table.pop(cls, None)
+
+
+def _rebuild_custom(deserializer: Callable[[Any], Any], state: Any) -> Any:
+    return deserializer(state)
+
+
+def parse_runtime_env(text: str) -> dict[str, Any]:
+    """A runtime environment from its canonical JSON; '' is the empty one."""
+    parsed: dict[str, Any] = json.loads(text) if text else {}
+    return parsed

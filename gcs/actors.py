@@ -1,0 +1,397 @@
+"""Actors: their specs, where each lives, how often each may start again, and who wants to know.
+
+States: PENDING (to be placed), ALIVE, RESTARTING (its worker was lost, to be placed again), DEAD. ``incarnation``
+counts starts from 0; what speaks of another incarnation than the current one is stale and ignored, so nothing that an
+old worker does can reach the record.
+
+Names are unique in a namespace among actors that are not DEAD; claiming a name and creating the record is one step.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+from actorlib.gcs.journal import Port, Stories
+from actorlib.transport import codec, limits, messages
+from actorlib.transport.ids import ActorId, GroupId, JobId, NodeId, ProcessId
+from actorlib.transport.link import NOWHERE, Address, Link
+from actorlib.transport.messages import ActorSpec, ActorUpdate, Death
+
+TABLE = "actors"
+
+
+class ActorState(enum.Enum):
+    PENDING = "PENDING"
+    ALIVE = "ALIVE"
+    RESTARTING = "RESTARTING"
+    DEAD = "DEAD"
+
+
+MOVES = {
+    ActorState.PENDING: {ActorState.ALIVE, ActorState.DEAD, ActorState.RESTARTING},
+    ActorState.ALIVE: {ActorState.RESTARTING, ActorState.DEAD},
+    ActorState.RESTARTING: {ActorState.ALIVE, ActorState.DEAD, ActorState.RESTARTING},
+    ActorState.DEAD: set(),
+}
+
+
+class IllegalMove(Exception):
+    """A lifecycle went where it must not; the story tells how."""
+
+
+class Actor:
+    """The record of one actor."""
+
+    __slots__ = (
+        "death",
+        "error",
+        "hops",
+        "incarnation",
+        "node",
+        "reason",
+        "released",
+        "restarts",
+        "spec",
+        "state",
+        "subscribers",
+        "worker",
+    )
+
+    def __init__(self, spec: ActorSpec) -> None:
+        self.spec = spec
+        self.state = ActorState.PENDING
+        self.incarnation = 0
+        self.restarts = 0
+        self.worker = NOWHERE
+        self.node: NodeId | None = None
+        self.reason = "waiting to be placed"
+        self.death: Death | None = None
+        self.error: Any = None
+        self.released = False
+        self.hops = 0
+        self.subscribers: dict[ProcessId, Link] = {}
+
+    def update(self) -> ActorUpdate:
+        left = -1 if self.spec.max_restarts < 0 else max(0, self.spec.max_restarts - self.restarts)
+        return ActorUpdate(
+            self.spec.actor_id,
+            self.incarnation,
+            self.state.value,
+            self.worker,
+            self.reason,
+            self.death,
+            self.error,
+            left,
+        )
+
+
+class Actors:
+    """All actors. See the module's docstring."""
+
+    def __init__(
+        self,
+        port: Port,
+        place: Callable[[Address], NodeId | None],
+        bundle_node: Callable[[GroupId, int], NodeId | None | str],
+    ) -> None:
+        self._port = port
+        self._place = place
+        self._bundle_node = bundle_node
+        self.actors: dict[ActorId, Actor] = {}
+        self.names: dict[tuple[str, str], ActorId] = {}
+        self._dead: dict[ActorId, None] = {}
+        self._homeless: dict[ActorId, None] = {}
+        self.stories = Stories()
+
+    # -- records -------------------------------------------------------------------------------------------------------
+    def load(self, _key: bytes, value: bytes) -> None:
+        registered, update = codec.decode_batch(value)
+        actor = Actor(registered.spec)
+        actor.state = ActorState(update.state)
+        actor.incarnation, actor.reason = update.incarnation, update.reason
+        actor.death, actor.error, actor.worker = update.death, update.error, update.worker
+        actor.node = update.worker.node_id or None
+        if update.restarts_left >= 0:
+            actor.restarts = actor.spec.max_restarts - update.restarts_left
+        self.actors[actor.spec.actor_id] = actor
+        if actor.state is ActorState.DEAD:
+            self._dead[actor.spec.actor_id] = None
+        elif actor.spec.name:
+            self.names[actor.spec.namespace, actor.spec.name] = actor.spec.actor_id
+
+    def _persist(self, actor: Actor) -> None:
+        record = codec.encode_batch([messages.ActorRegister(0, actor.spec, False), actor.update()])
+        self._port.persist(TABLE, actor.spec.actor_id, record[0])
+
+    def _changed(self, actor: Actor) -> None:
+        self._persist(actor)
+        update = actor.update()
+        for link in actor.subscribers.values():
+            self._port.send(link, update)
+
+    def _move(self, actor: Actor, state: ActorState, reason: str) -> None:
+        self.stories.tell(actor.spec.actor_id, f"{state.value}/{actor.incarnation} ({reason})")
+        if state not in MOVES[actor.state]:
+            raise IllegalMove(
+                f"actor {actor.spec.actor_id.hex()}: {actor.state.value} -> {state.value}: "
+                f"{self.stories.story(actor.spec.actor_id)}"
+            )
+        actor.state = state
+        actor.reason = reason
+
+    # -- registering ---------------------------------------------------------------------------------------------------
+    def register(self, link: Link, message: messages.ActorRegister) -> None:
+        spec = message.spec
+        known = self.actors.get(spec.actor_id)
+        if known is not None:  # the same request again
+            self._port.send(link, messages.ActorRegistered(message.request_id, False, known.spec))
+            return
+        if spec.name and not self._claim(link, message):
+            return
+        actor = Actor(spec)
+        self.actors[spec.actor_id] = actor
+        self.stories.tell(spec.actor_id, "registered")
+        self._persist(actor)
+        self._port.send(link, messages.ActorRegistered(message.request_id, False, spec))
+        self._start(actor)
+
+    def _claim(self, link: Link, message: messages.ActorRegister) -> bool:
+        spec = message.spec
+        holder = self.names.get((spec.namespace, spec.name))
+        if holder is None:
+            self.names[spec.namespace, spec.name] = spec.actor_id
+            return True
+        existing = self.actors[holder].spec
+        if message.get_if_exists:
+            self._port.send(link, messages.ActorRegistered(message.request_id, True, existing))
+        else:
+            text = (
+                f"the name {spec.name!r} is taken in namespace {spec.namespace!r} by a {existing.class_name}; choose "
+                "another name, pass get_if_exists=True to use that actor, or kill it first"
+            )
+            self._port.send(link, messages.Failure(message.request_id, "ValueError", text))
+        return False
+
+    def subscribe(self, link: Link, message: messages.ActorSubscribe) -> None:
+        actor = self.actors.get(message.actor_id)
+        if actor is None:
+            text = "the GCS does not know this actor: it belonged to another session, or its record was dropped"
+            update = ActorUpdate(message.actor_id, 0, "DEAD", NOWHERE, text, None, None, 0)
+            self._port.send(link, update)
+            return
+        actor.subscribers[link.peer.process_id] = link
+        self._port.send(link, actor.update())
+
+    def find(self, link: Link, message: messages.ActorFind) -> None:
+        actor_id = self.names.get((message.namespace, message.name))
+        if actor_id is None:
+            text = (
+                f"there is no actor named {message.name!r} in namespace {message.namespace!r}: it was never created, "
+                "has died, or lives in another namespace"
+            )
+            self._port.send(link, messages.Failure(message.request_id, "ValueError", text))
+        else:
+            found = messages.ActorRegistered(message.request_id, True, self.actors[actor_id].spec)
+            self._port.send(link, found)
+
+    def list(self, link: Link, message: messages.ActorList) -> None:
+        names = tuple(key for key in self.names if message.namespace in ("", key[0]))
+        self._port.send(link, messages.ActorNames(message.request_id, names))
+
+    # -- placing -------------------------------------------------------------------------------------------------------
+    def _start(self, actor: Actor, node_id: NodeId | None = None) -> None:
+        """Order a node to start the current incarnation; without a node, wait for one."""
+        strategy = actor.spec.strategy
+        if node_id is None and strategy and strategy[0] == "group":
+            found = self._bundle_node(strategy[1], strategy[2])
+            if isinstance(found, str):
+                actor.reason = found
+                self._homeless[actor.spec.actor_id] = None
+                return
+            node_id = found
+            if node_id is None:
+                self._die(actor, "its placement group was removed", None)
+                return
+        if node_id is None:
+            node_id = self._place(actor.spec.owner)
+        order = messages.StartActor(actor.spec, actor.incarnation, actor.hops)
+        if node_id is None or not self._port.to_node(node_id, order):
+            actor.reason = "no node is alive that could host it"
+            self._homeless[actor.spec.actor_id] = None
+            return
+        actor.node = node_id
+
+    def place_homeless(self) -> None:
+        """Nodes or placement groups have changed: try again to place what could not be placed."""
+        homeless, self._homeless = self._homeless, {}
+        for actor_id in homeless:
+            actor = self.actors.get(actor_id)
+            if actor is not None and actor.state in (ActorState.PENDING, ActorState.RESTARTING):
+                self._start(actor)
+
+    def _current(self, actor_id: ActorId, incarnation: int) -> Actor | None:
+        actor = self.actors.get(actor_id)
+        if actor is None or actor.incarnation != incarnation or actor.state is ActorState.DEAD:
+            return None
+        return actor
+
+    def created(self, link: Link, message: messages.ActorCreated) -> None:
+        actor = self._current(message.actor_id, message.incarnation)
+        if actor is None:
+            stop = messages.StopActor(message.actor_id, message.incarnation, True, "this incarnation is not wanted")
+            self._port.send(link, stop)
+            return
+        if actor.state is ActorState.ALIVE:
+            return
+        self._move(actor, ActorState.ALIVE, "")
+        actor.worker = message.worker
+        actor.node = message.worker.node_id
+        actor.hops = 0
+        self._changed(actor)
+        if actor.released:
+            self._stop(actor, False, "no handle to it is left")
+
+    def waits(self, _: Link, message: messages.ActorWaits) -> None:
+        actor = self.actors.get(message.actor_id)
+        if actor is None or actor.state not in (ActorState.PENDING, ActorState.RESTARTING):
+            return
+        actor.reason = f"infeasible: {message.reason}" if message.infeasible else message.reason
+        for link in actor.subscribers.values():
+            self._port.send(link, actor.update())
+
+    def spilled(self, _: Link, message: messages.ActorSpilled) -> None:
+        actor = self._current(message.actor_id, message.incarnation)
+        if actor is not None and actor.state is not ActorState.ALIVE:
+            actor.hops = message.hops
+            self._start(actor, message.node.node_id)
+
+    def failed(self, _: Link, message: messages.ActorFailed) -> None:
+        actor = self._current(message.actor_id, message.incarnation)
+        if actor is not None and actor.state is not ActorState.ALIVE:
+            actor.error = message.error
+            self._stop(actor, True, message.reason)
+            self._die(actor, message.reason, None)
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+    def exited(self, _: Link | None, message: messages.ActorExited) -> None:
+        actor = self._current(message.actor_id, message.incarnation)
+        if actor is not None:
+            self._exited(actor, message.intended, message.death)
+
+    def _exited(self, actor: Actor, intended: bool, death: Death) -> None:
+        limit = actor.spec.max_restarts
+        if intended or actor.released:
+            self._die(actor, actor.reason or death.text, None if intended and not death.text else death)
+        elif limit < 0 or actor.restarts < limit:
+            self._restart(actor, death)
+        else:
+            tried = "" if limit == 0 else f" (restarted {actor.restarts} times, max_restarts={limit})"
+            self._die(actor, f"its process ended{tried}", death)
+
+    def _restart(self, actor: Actor, death: Death) -> None:
+        actor.restarts += 1
+        actor.incarnation += 1
+        actor.death = death
+        actor.worker = NOWHERE
+        self._move(actor, ActorState.RESTARTING, "its process ended and it is being restarted")
+        self._changed(actor)
+        self._start(actor)
+
+    def _die(self, actor: Actor, reason: str, death: Death | None) -> None:
+        self._move(actor, ActorState.DEAD, reason)
+        actor.death = death
+        actor.worker = NOWHERE
+        if actor.spec.name and self.names.get((actor.spec.namespace, actor.spec.name)) == actor.spec.actor_id:
+            del self.names[actor.spec.namespace, actor.spec.name]
+        self._changed(actor)
+        actor.subscribers.clear()
+        self._homeless.pop(actor.spec.actor_id, None)
+        self._dead[actor.spec.actor_id] = None
+        while len(self._dead) > limits.dead_actors_kept_max:
+            oldest = next(iter(self._dead))
+            del self._dead[oldest]
+            del self.actors[oldest]
+            self._port.persist(TABLE, oldest, None)
+
+    def _stop(self, actor: Actor, kill: bool, reason: str) -> None:
+        if actor.node is not None:
+            order = messages.StopActor(actor.spec.actor_id, actor.incarnation, kill, reason)
+            self._port.to_node(actor.node, order)
+
+    def kill(self, link: Link, message: messages.ActorKill) -> None:
+        actor = self.actors.get(message.actor_id)
+        if actor is not None and actor.state is not ActorState.DEAD:
+            self._stop(actor, True, "killed with kill()")
+            if message.no_restart or actor.restarts >= actor.spec.max_restarts >= 0:
+                self._die(actor, "it was killed with kill(handle)", None)
+            else:
+                death = Death(
+                    actor.worker.process_id, actor.worker.node_id, 0, None, 9, False, "killed with kill(no_restart=False)", ""
+                )
+                self._restart(actor, death)
+        self._port.send(link, messages.Done(message.request_id))
+
+    def released(self, _: Link | None, message: messages.ActorReleased) -> None:
+        """The last handle is gone: it ends when its queue is drained. A pending one ends once it is there."""
+        actor = self.actors.get(message.actor_id)
+        if actor is None or actor.state is ActorState.DEAD or actor.spec.detached or actor.released:
+            return
+        actor.released = True
+        actor.reason = "no handle to it is left"
+        if actor.state is ActorState.ALIVE:
+            self._stop(actor, False, actor.reason)
+
+    def end_where(self, condition: Callable[[Actor], bool], reason: str) -> None:
+        """Kill all actors that ``condition`` picks (the end of a job, of an owner)."""
+        for actor in list(self.actors.values()):
+            if actor.state is not ActorState.DEAD and condition(actor):
+                self._stop(actor, True, reason)
+                self._die(actor, reason, None)
+
+    def job_ended(self, job_id: JobId) -> None:
+        self.end_where(lambda a: a.spec.job_id == job_id and not a.spec.detached, "its job has ended")
+
+    def process_died(self, process_id: ProcessId, text: str) -> None:
+        reason = f"its owner, process {process_id.hex()[:8]}, is gone ({text})"
+        self.end_where(lambda a: a.spec.owner.process_id == process_id and not a.spec.detached, reason)
+        for actor in self.actors.values():
+            actor.subscribers.pop(process_id, None)
+
+    def node_lost(self, node_id: NodeId, reason: str) -> None:
+        for actor in list(self.actors.values()):
+            if actor.node == node_id and actor.state is not ActorState.DEAD:
+                death = Death(
+                    actor.worker.process_id, node_id, 0, None, None, False, f"its node is gone: {reason}", ""
+                )
+                actor.node = None
+                self._exited(actor, False, death)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "actor_id": actor.spec.actor_id.hex(),
+                "class_name": actor.spec.class_name,
+                "state": actor.state.value,
+                "name": actor.spec.name,
+                "namespace": actor.spec.namespace,
+                "job_id": actor.spec.job_id.hex(),
+                "node_id": (actor.node or b"").hex(),
+                "worker_id": actor.worker.process_id.hex(),
+                "restarts": actor.restarts,
+                "reason": actor.reason,
+                "death": actor.death.text if actor.death is not None else "",
+            }
+            for actor in reversed(self.actors.values())
+        ]
+
+    def check(self) -> None:
+        for key, actor_id in self.names.items():
+            actor = self.actors[actor_id]
+            assert (actor.spec.namespace, actor.spec.name) == key, "a name that leads to another actor"
+            assert actor.state is not ActorState.DEAD, "a name of a dead actor"
+        for actor in self.actors.values():
+            limit = actor.spec.max_restarts
+            assert limit < 0 or actor.restarts <= limit or actor.state is ActorState.DEAD, "restarted too often"
+            assert actor.state is not ActorState.ALIVE or actor.worker is not NOWHERE, "alive nowhere"

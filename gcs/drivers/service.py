@@ -1,0 +1,229 @@
+"""The GCS as a service on a loop: routes messages to the tables, commits what they write, then lets them speak.
+
+All requests of one turn share one transaction. Replies and publications wait for it. If it fails (the disk is full)
+the replies become typed errors, so that nobody believes in what a restart would not find.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from actorlib.gcs.actors import Actors
+from actorlib.gcs.checkpoints import Checkpoints
+from actorlib.gcs.jobs import Jobs
+from actorlib.gcs.kv import KeyValues
+from actorlib.gcs.nodes import Nodes
+from actorlib.gcs.placement_groups import Place, PlacementGroups
+from actorlib.gcs.records import Records
+from actorlib.transport import messages
+from actorlib.transport.ids import ActorId, JobId, NodeId, ProcessId
+from actorlib.transport.link import Address, Handler, Host, Link
+
+
+class Journal(Protocol):
+    def commit(self, writes: list[tuple[str, bytes, bytes | None]]) -> None: ...
+
+    def read(self, table: str, key: bytes) -> bytes | None: ...
+
+    def rows(self, table: str) -> Any: ...
+
+
+class GcsService:
+    """The cluster's tables. See the module's docstring."""
+
+    def __init__(self, host: Host, journal: Journal, place_bundles: Place, full: type[Exception]) -> None:
+        self._host = host
+        self._journal = journal
+        self._full = full
+        self._writes: list[tuple[str, bytes, bytes | None]] = []
+        self._outgoing: list[tuple[Link, tuple[Any, ...]]] = []
+        self._scheduled = False
+        self._debug = os.environ.get("ACTORLIB_DEBUG") == "1"
+        self.kv = KeyValues(self)
+        self.jobs = Jobs(self)
+        self.nodes = Nodes(self, self._nodes_changed, self._node_lost)
+        self.groups = PlacementGroups(self, place_bundles, lambda: self.nodes.alive(), self._groups_changed)
+        self.actors = Actors(self, self._home, self.groups.bundle_node)
+        self.checkpoints = Checkpoints(self, self._incarnation, journal.read)
+        self.records = Records()
+        self.handlers = self._handlers()
+        self._load()
+
+    def _handlers(self) -> dict[type, Handler]:
+        m, actors, groups = messages, self.actors, self.groups
+        return {
+            m.KvPut: self.kv.put,
+            m.KvGet: self.kv.get,
+            m.KvDelete: self.kv.delete,
+            m.KvKeys: self.kv.keys,
+            m.JobStarted: self.jobs.started,
+            m.NodeRegister: self.nodes.register,
+            m.NodeReport: self.nodes.report,
+            m.NodesList: self.nodes.list,
+            m.ActorRegister: actors.register,
+            m.ActorSubscribe: actors.subscribe,
+            m.ActorFind: actors.find,
+            m.ActorList: actors.list,
+            m.ActorKill: actors.kill,
+            m.ActorReleased: actors.released,
+            m.ActorCreated: actors.created,
+            m.ActorFailed: actors.failed,
+            m.ActorWaits: actors.waits,
+            m.ActorSpilled: actors.spilled,
+            m.ActorExited: actors.exited,
+            m.CheckpointPut: self.checkpoints.put,
+            m.CheckpointGet: self.checkpoints.get,
+            m.GroupCreate: groups.create,
+            m.GroupRemove: groups.remove,
+            m.GroupFind: groups.find,
+            m.GroupList: groups.list,
+            m.GroupSubscribe: groups.subscribe,
+            m.BundlesPrepared: groups.prepared,
+            m.TaskEvents: lambda _, message: self.records.add(message),
+            m.StateQuery: self._on_query,
+        }
+
+    def _load(self) -> None:
+        for table, core in (
+            ("kv", self.kv),
+            ("jobs", self.jobs),
+            ("actors", self.actors),
+            ("groups", self.groups),
+            ("checkpoints", self.checkpoints),
+        ):
+            for key, value in self._journal.rows(table):
+                core.load(key, value)  # type: ignore[attr-defined]
+
+    # -- the way out ---------------------------------------------------------------------------------------------------
+    def persist(self, table: str, key: bytes, value: bytes | None) -> None:
+        self._writes.append((table, key, value))
+        self._schedule()
+
+    def send(self, link: Link, message: tuple[Any, ...]) -> None:
+        self._outgoing.append((link, message))
+        self._schedule()
+
+    def to_node(self, node_id: NodeId, message: tuple[Any, ...]) -> bool:
+        link = self.nodes.links.get(node_id)
+        if link is None:
+            return False
+        self.send(link, message)
+        return True
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Any:
+        return self._host.call_later(delay_s, callback)
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._host.call_soon(self._commit)
+
+    def _commit(self) -> None:
+        self._scheduled = False
+        writes, self._writes = self._writes, []
+        outgoing, self._outgoing = self._outgoing, []
+        if writes:
+            try:
+                self._journal.commit(writes)
+            except self._full as error:
+                self._refuse(outgoing, str(error))
+                return
+            self.checkpoints.committed()
+        for link, message in outgoing:
+            link.send(message)
+        if self._debug:
+            self.check()
+
+    @staticmethod
+    def _refuse(outgoing: list[tuple[Link, tuple[Any, ...]]], reason: str) -> None:
+        text = f"the GCS can't write to its disk ({reason}); make room, then try again"
+        for link, message in outgoing:
+            request_id = getattr(message, "request_id", 0)
+            if request_id:
+                link.send(messages.Failure(request_id, "OutOfDiskError", text))
+
+    # -- between tables ------------------------------------------------------------------------------------------------
+    def _incarnation(self, actor_id: ActorId) -> int | None:
+        actor = self.actors.actors.get(actor_id)
+        return None if actor is None or actor.state.value == "DEAD" else actor.incarnation
+
+    def _home(self, owner: Address) -> NodeId | None:
+        """Where an actor's placement starts: the node of its creator, else any (nodes pass it on from there)."""
+        if self.nodes.is_alive(owner.node_id):
+            return owner.node_id
+        return next((view.address.node_id for view in self.nodes.alive()), None)
+
+    def _nodes_changed(self) -> None:
+        self.actors.place_homeless()
+        self.groups.retry()
+
+    def _groups_changed(self) -> None:
+        self.actors.place_homeless()
+
+    def _node_lost(self, node_id: NodeId, reason: str) -> None:
+        self.groups.node_lost(node_id)
+        self.actors.node_lost(node_id, reason)
+
+    def job_ended(self, job_id: JobId, reason: str) -> None:
+        if self.jobs.ended(job_id):
+            self.actors.job_ended(job_id)
+            self.groups.job_ended(job_id)
+            for node_id in list(self.nodes.links):
+                self.to_node(node_id, messages.JobEnded(job_id, reason))
+
+    def process_died(self, process_id: ProcessId, reason: Any) -> None:
+        self.actors.process_died(process_id, getattr(reason, "text", str(reason)))
+
+    def link_down(self, link: Link, reason: str) -> None:
+        """A node that we talked to can't be reached any more."""
+        if self.nodes.links.get(link.peer.node_id) is link:
+            self.nodes.lost(link.peer.node_id, reason)
+
+    # -- asking --------------------------------------------------------------------------------------------------------
+    def _on_query(self, link: Link, message: messages.StateQuery) -> None:
+        tables: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "nodes": self._node_rows,
+            "jobs": self.jobs.rows,
+            "actors": self.actors.rows,
+            "groups": lambda: [self._group_row(g.view()) for g in self.groups.groups.values()],
+            "tasks": self.records.rows,
+            "objects": list,
+        }
+        if message.table not in tables:
+            text = f"there is no table {message.table!r}; there are {', '.join(tables)}"
+            link.send(messages.Failure(message.request_id, "ValueError", text))
+            return
+        rows = tables[message.table]()
+        shown = tuple(rows[: message.limit])
+        link.send(messages.StateRows(message.request_id, shown, len(rows) - len(shown)))
+
+    def _node_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "node_id": view.address.node_id.hex(),
+                "alive": view.alive,
+                "hostname": view.hostname,
+                "total": view.total,
+                "available": view.available,
+                "labels": view.labels,
+                "death": view.death,
+            }
+            for view in self.nodes.views.values()
+        ]
+
+    @staticmethod
+    def _group_row(view: messages.GroupView) -> dict[str, Any]:
+        return {
+            "placement_group_id": view.group_id.hex(),
+            "name": view.name,
+            "state": view.state,
+            "strategy": view.strategy,
+            "reason": view.reason,
+        }
+
+    def check(self) -> None:
+        self.nodes.check()
+        self.actors.check()
+        self.groups.check()

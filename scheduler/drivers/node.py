@@ -1,0 +1,625 @@
+"""The node: leases and workers of one machine, tied to real processes.
+
+It answers drivers and workers (leases, watches, kills), carries out the GCS's orders (actors, bundles), and knows how
+each worker ended: its exit status, its last words, whether the kernel killed it for memory.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actorlib.scheduler.drivers.output import Stream
+from actorlib.scheduler.drivers.zygote import ZygoteClient
+from actorlib.scheduler.lease import LeaseTable, Request
+from actorlib.scheduler.resources import Pool, fits
+from actorlib.scheduler.worker_pool import Worker, WorkerPool, WorkerState
+from actorlib.transport import limits, messages
+from actorlib.transport.drivers import processes
+from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.ids import ActorId, GroupId, IdFactory, JobId, LeaseId, NodeId, ProcessId, new_process_id
+from actorlib.transport.link import Address, Handler, Link
+from actorlib.transport.messages import Death, NodeView, Resources
+
+Hosted = tuple[ActorId, int]
+
+
+class Hosting:
+    """An actor's incarnation on this node: being placed, or at work."""
+
+    __slots__ = ("intended", "order", "reason", "request_id", "worker")
+
+    def __init__(self, order: messages.StartActor, request_id: int) -> None:
+        self.order = order
+        self.request_id = request_id
+        self.worker: ProcessId | None = None
+        self.intended = False
+        self.reason = ""
+
+
+class NodeService:
+    """One machine's scheduler. See the module's docstring."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        gcs: Address,
+        total: Resources,
+        labels: dict[str, str],
+        hostname: str,
+        zygote: ZygoteClient,
+        worker_config: dict[str, Any],
+        session_dir: str,
+        keep_idle: int,
+        others: Sequence[Any],
+    ) -> None:
+        self.loop = loop
+        self.gcs = gcs
+        self.labels = labels
+        self.hostname = hostname
+        self.epoch = int(time.time() * 1000) & 0xFFFFFFFF
+        self.pool = Pool(total)
+        self.ids = IdFactory(loop.address.process_id)
+        self.leases = LeaseTable(loop.address.node_id, self.pool, self)
+        self.workers = WorkerPool(keep_idle, self._start_worker, self._worker_found)
+        self.stopping: str | None = None
+        self._zygote = zygote
+        self._worker_config = worker_config
+        self._session_dir = session_dir
+        self._others = others
+        self._views: dict[NodeId, NodeView] = {}
+        self._streams: dict[ProcessId, tuple[Stream, Stream]] = {}
+        self._drivers: dict[ProcessId, tuple[Link, int]] = {}
+        self._watchers: dict[ProcessId, dict[ProcessId, Link]] = {}
+        self._deaths: dict[ProcessId, Death] = {}
+        self._hosted: dict[Hosted, Hosting] = {}
+        self._actor_of: dict[ProcessId, Hosted] = {}
+        self._groups: dict[GroupId, messages.GroupView] = {}
+        self._kill_reasons: dict[ProcessId, str] = {}
+        self._start_failures: dict[str, int] = {}
+        self._oom_kills = processes.oom_kills()
+        self._reporting = False
+        self._reported: Any = None
+        os.makedirs(os.path.join(session_dir, "logs"), mode=0o700, exist_ok=True)
+        loop.add_reader(zygote.fileno(), self._on_zygote)
+        self._tick()
+
+    @property
+    def handlers(self) -> dict[type, Handler]:
+        m = messages
+        return {
+            m.Hello: self._on_hello,
+            m.Goodbye: self._on_goodbye,
+            m.WorkerReady: self._on_worker_ready,
+            m.WorkerBlocked: lambda link, _: self.leases.blocked(self._now(), link.peer.process_id, True),
+            m.WorkerUnblocked: lambda link, _: self.leases.blocked(self._now(), link.peer.process_id, False),
+            m.WorkerExiting: self._on_worker_exiting,
+            m.KillProcess: lambda _, message: self._kill(message.process_id, message.reason),
+            m.Watch: self._on_watch,
+            m.Unwatch: self._on_unwatch,
+            m.LeaseRequest: self._on_lease_request,
+            m.LeaseCancelled: lambda link, message: self.leases.cancel(
+                self._now(), link.peer.process_id, message.request_id
+            ),
+            m.LeaseReturned: self._on_lease_returned,
+            m.NodesChanged: self._on_nodes_changed,
+            m.NodeRegistered: self._on_registered,
+            m.GroupUpdate: self._on_group_update,
+            m.StartActor: self._on_start_actor,
+            m.StopActor: self._on_stop_actor,
+            m.ActorCreated: self._on_actor_created,
+            m.ActorFailed: self._on_actor_failed,
+            m.PrepareBundles: self._on_prepare,
+            m.CommitBundles: self._on_commit,
+            m.ReleaseBundles: self._on_release,
+            m.JobEnded: self._on_job_ended,
+            m.NodeStatus: self._on_status,
+            m.ShutdownNode: self._on_shutdown,
+            m.ProcessDied: self._on_process_died_elsewhere,
+            m.Done: lambda _, __: None,
+        }
+
+    def _now(self) -> float:
+        return self.loop.now()
+
+    def to_gcs(self, message: tuple[Any, ...]) -> None:
+        self.loop.link(self.gcs).send(message)
+
+    # -- joining and reporting -----------------------------------------------------------------------------------------
+    def register(self) -> None:
+        self.to_gcs(
+            messages.NodeRegister(
+                self.ids.request_id(),
+                self.loop.address,
+                self.epoch,
+                self.pool.total,
+                self.labels,
+                self.hostname,
+                os.getpid(),
+            )
+        )
+
+    def _on_registered(self, _: Link, message: messages.NodeRegistered) -> None:
+        for view in message.nodes:
+            self._views[view.address.node_id] = view
+
+    def _on_nodes_changed(self, _: Link, message: messages.NodesChanged) -> None:
+        for view in message.nodes:
+            self._views[view.address.node_id] = view
+        self.leases.recheck(self._now())
+
+    def views(self) -> Sequence[NodeView]:
+        here = self.loop.address.node_id
+        mine = NodeView(
+            self.loop.address, self.epoch, True, self.pool.total, self.pool.visible(), self.labels, self.hostname, 0, (), ""
+        )
+        return [mine, *(view for node_id, view in self._views.items() if node_id != here)]
+
+    def node_address(self, node_id: NodeId) -> Address | None:
+        view = self._views.get(node_id)
+        return view.address if view is not None and view.alive else None
+
+    def _tick(self) -> None:
+        """What no event brings: the age of demands that nobody can satisfy, idle workers, the report to the GCS."""
+        if self.stopping is not None:
+            return
+        if self.leases.has_waiting():
+            self.leases.recheck(self._now())
+        for worker in self.workers.too_idle(self._now()):
+            self._stop_worker(worker, "idle for long")
+        self._report()
+        self.loop.call_later(limits.heartbeat_period_s, self._tick)
+
+    def _changed(self) -> None:
+        """Resources have moved: tell the GCS, batched."""
+        if not self._reporting:
+            self._reporting = True
+            self.loop.call_later(limits.node_report_period_s, self._report)
+
+    def _report(self) -> None:
+        self._reporting = False
+        report = messages.NodeReport(self.epoch, self.pool.visible(), self.leases.reasons())
+        if report != self._reported and self.stopping is None:
+            self._reported = report
+            self.to_gcs(report)
+
+    # -- processes that come -------------------------------------------------------------------------------------------
+    def _on_hello(self, link: Link, message: messages.Hello) -> None:
+        if message.role == "driver" and link.peer.node_id == self.loop.address.node_id:
+            try:
+                pidfd = os.pidfd_open(message.os_pid)
+            except OSError:
+                pidfd = -1
+            self._drivers[link.peer.process_id] = (link, pidfd)
+            if pidfd >= 0:
+                self.loop.add_reader(pidfd, lambda: self._driver_gone(link.peer.process_id, "it died"))
+
+    def _on_goodbye(self, link: Link, message: messages.Goodbye) -> None:
+        process_id = link.peer.process_id
+        if process_id in self._drivers:
+            self._driver_gone(process_id, "it has ended")
+        elif process_id not in self.workers.workers:
+            self.loop.drop_link(process_id, message.reason)
+
+    def _driver_gone(self, process_id: ProcessId, reason: str) -> None:
+        link, pidfd = self._drivers.pop(process_id)
+        if pidfd >= 0:
+            self.loop.remove_reader(pidfd)
+            os.close(pidfd)
+        job_id = link.hello.job_id
+        self.to_gcs(messages.JobEnded(job_id, f"its driver is gone: {reason}"))
+        text = f"the driver is gone: {reason}"
+        death = Death(process_id, self.loop.address.node_id, link.hello.os_pid, None, None, False, text, "")
+        self._process_died(process_id, death)
+        self._end_job(job_id, text)
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+    def _start_worker(self, runtime_env: str) -> ProcessId:
+        process_id = new_process_id()
+        endpoint = f"ipc://{self._session_dir}/{process_id.hex()}"
+        config = {
+            **self._worker_config,
+            "process_id": process_id,
+            "endpoint": endpoint,
+            "runtime_env": runtime_env,
+            "node": self.loop.address,
+            "gcs": self.gcs,
+        }
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self._streams[process_id] = (
+            self._stream(process_id, out_read, "out"),
+            self._stream(process_id, err_read, "err"),
+        )
+        self._zygote.fork(config, out_write, err_write)
+        return process_id
+
+    def _stream(self, process_id: ProcessId, fd: int, name: str) -> Stream:
+        path = os.path.join(self._session_dir, "logs", f"worker-{process_id.hex()}.{name}")
+        stream = Stream(fd, path, lambda text: self._forward(process_id, name, text))
+
+        def readable() -> None:
+            if not stream.read():
+                self.loop.remove_reader(fd)
+
+        self.loop.add_reader(fd, readable)
+        return stream
+
+    def _forward(self, process_id: ProcessId, stream: str, text: str) -> None:
+        worker = self.workers.workers.get(process_id)
+        if worker is None:
+            return
+        message = messages.LogLines(process_id, worker.os_pid, worker.label, stream, text)
+        for link, _ in self._drivers.values():
+            if not worker.job_id or link.hello.job_id == worker.job_id:
+                link.send(message)
+
+    def _on_zygote(self) -> None:
+        self._zygote.flush()
+        if not self._zygote.reports(self._on_report) and self.stopping is None:
+            self.stopping = "its zygote died, so it can't start workers any more"
+
+    def _on_report(self, kind: str, worker_id: bytes, os_pid: int, status: int) -> None:
+        process_id = ProcessId(worker_id)
+        if kind == "started":
+            worker = self.workers.workers.get(process_id)
+            if worker is not None:
+                worker.os_pid = os_pid
+                if process_id in self._kill_reasons:
+                    self._signal(worker)
+            return
+        self._worker_ended(process_id, os_pid, status)
+
+    def _on_worker_ready(self, link: Link, message: messages.WorkerReady) -> None:
+        worker = self.workers.ready(link.peer.process_id, message.address, message.os_pid, self._now())
+        if worker is not None:
+            self._start_failures.pop(worker.runtime_env, None)
+
+    def _on_worker_exiting(self, link: Link, message: messages.WorkerExiting) -> None:
+        self.workers.stopping(link.peer.process_id, message.reason)
+        hosted = self._actor_of.get(link.peer.process_id)
+        if hosted is not None:
+            self._hosted[hosted].intended = True
+            self._hosted[hosted].reason = message.reason
+
+    def _stop_worker(self, worker: Worker, reason: str) -> None:
+        self.workers.stopping(worker.process_id, reason)
+        link = self.loop.accepted_link(worker.process_id)
+        if link is not None:
+            link.send(messages.StopWorker(reason, 1.0))
+
+    def _kill(self, process_id: ProcessId, reason: str) -> None:
+        worker = self.workers.workers.get(process_id)
+        if worker is not None:
+            self._kill_reasons[process_id] = reason
+            self.workers.stopping(process_id, reason)
+            self._signal(worker)
+
+    @staticmethod
+    def _signal(worker: Worker) -> None:
+        if worker.os_pid:
+            try:
+                os.kill(worker.os_pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return  # it was faster
+
+    def _worker_ended(self, process_id: ProcessId, os_pid: int, status: int) -> None:
+        streams = self._streams.pop(process_id, None)
+        tail = self._close_streams(streams) if streams is not None else ""
+        worker = self.workers.died(process_id)
+        death = self._death(process_id, os_pid, status, tail, worker)
+        self._sweep_orphans()
+        lease = self.leases.worker_died(self._now(), process_id)
+        if lease is not None and not lease.is_actor:
+            lease.answer(messages.LeaseLost(lease.lease_id, death))
+        self._actor_ended(process_id, death)
+        self._process_died(process_id, death)
+        if worker is not None and worker.address is None and self.stopping is None:
+            self._failed_to_start(worker, death)
+        else:
+            self.workers.serve()
+        self._changed()
+
+    def _close_streams(self, streams: tuple[Stream, Stream]) -> str:
+        for stream in streams:
+            stream.drain()
+            self.loop.remove_reader(stream.fd)
+            stream.close()
+        return streams[1].tail.decode(errors="replace")
+
+    def _death(self, process_id: ProcessId, os_pid: int, status: int, tail: str, worker: Worker | None) -> Death:
+        code, number, text = processes.describe_exit(status)
+        reason = self._kill_reasons.pop(process_id, "")
+        oom = False
+        if number == signal.SIGKILL and not reason:
+            kills = processes.oom_kills()
+            oom, self._oom_kills = kills > self._oom_kills, kills
+            text += ", by the kernel for lack of memory" if oom else " (from outside of actorlib)"
+        elif reason:
+            text += f": {reason}"
+        elif worker is not None and worker.reason:
+            text = f"ended: {worker.reason}"
+        elif code is not None:
+            text += " (os._exit or sys.exit in user code, or a library that ends its process)"
+        return Death(process_id, self.loop.address.node_id, os_pid, code, number, oom, text, tail)
+
+    def _failed_to_start(self, worker: Worker, death: Death) -> None:
+        """A worker that never reported: after a few of them whoever waits for one is told, instead of a loop."""
+        failures = self._start_failures[worker.runtime_env] = self._start_failures.get(worker.runtime_env, 0) + 1
+        if failures < 3:
+            self.workers.serve()
+            return
+        text = f"workers can't be started here: the last one {death.text}; {death.stderr_tail.strip()[-1500:]}"
+        for request in self.workers.withdraw(lambda r: r.message.runtime_env == worker.runtime_env):
+            self.leases.worker_failed(request, text)
+        self._start_failures.pop(worker.runtime_env, None)
+
+    def _sweep_orphans(self) -> None:
+        """Children of dead workers have become ours: end them with their parent."""
+        for pid in processes.children_of(os.getpid()):
+            if pid != self._zygote.pid:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                except (ProcessLookupError, ChildProcessError):
+                    continue
+
+    # -- deaths --------------------------------------------------------------------------------------------------------
+    def _process_died(self, process_id: ProcessId, death: Death) -> None:
+        """Everyone who held something for a process that is gone lets go of it."""
+        self._deaths[process_id] = death
+        while len(self._deaths) > 10_000:
+            del self._deaths[next(iter(self._deaths))]
+        for lease in self.leases.holder_died(self._now(), process_id):
+            if lease.worker is not None:
+                self._kill(lease.worker, "the process that had leased it is gone")
+        for service in self._others:
+            service.process_died(process_id, death)
+        for link in self._watchers.pop(process_id, {}).values():
+            link.send(messages.ProcessDied(process_id, death))
+        for watching in self._watchers.values():
+            watching.pop(process_id, None)
+        self.loop.drop_link(process_id, death.text)
+
+    def _on_watch(self, link: Link, message: messages.Watch) -> None:
+        address = message.process
+        process_id = address.process_id
+        if process_id in self._deaths:
+            link.send(messages.ProcessDied(process_id, self._deaths[process_id]))
+            return
+        self._watchers.setdefault(process_id, {})[link.peer.process_id] = link
+        if address.node_id != self.loop.address.node_id:
+            other = self.node_address(address.node_id)
+            if other is not None and other.process_id != link.peer.process_id:
+                self.loop.link(other).send(message)
+        elif not self._is_here(process_id):
+            text = "it is not known to its node: it ended before"
+            death = Death(process_id, address.node_id, 0, None, None, False, text, "")
+            link.send(messages.ProcessDied(process_id, death))
+
+    def _is_here(self, process_id: ProcessId) -> bool:
+        known = process_id in self.workers.workers or process_id in self._drivers
+        return known or process_id == self.loop.address.process_id
+
+    def _on_unwatch(self, link: Link, message: messages.Unwatch) -> None:
+        self._watchers.get(message.process.process_id, {}).pop(link.peer.process_id, None)
+
+    def _on_process_died_elsewhere(self, _: Link, message: messages.ProcessDied) -> None:
+        """A process on another node that we were asked to watch."""
+        self._process_died(message.process_id, message.death)
+
+    # -- leases --------------------------------------------------------------------------------------------------------
+    def new_lease_id(self) -> LeaseId:
+        return self.ids.lease_id()
+
+    def _on_lease_request(self, link: Link, message: messages.LeaseRequest) -> None:
+        self.leases.request(self._now(), link.peer.process_id, message, link.send)
+        self._changed()
+
+    def _on_lease_returned(self, _: Link, message: messages.LeaseReturned) -> None:
+        lease = self.leases.returned(self._now(), message.lease_id)
+        if lease is None or lease.worker is None:
+            return
+        if message.retire:
+            self._kill(lease.worker, "its lease was given back while it was at work")
+        else:
+            self.workers.returned(lease.worker, self._now())
+        self._changed()
+
+    def find_worker(self, request: Request) -> None:
+        message = request.message
+        self.workers.demand(request, message.job_id, message.runtime_env)
+        self._changed()
+
+    def _worker_found(self, request: Request, worker: Worker) -> bool:
+        assert worker.address is not None
+        worker.label = request.message.label
+        return self.leases.worker_found(request, worker.address)
+
+    def recall(self, holder: ProcessId, lease_id: LeaseId) -> None:
+        link = self.loop.accepted_link(holder)
+        if link is not None:
+            link.send(messages.LeaseRecalled(lease_id))
+
+    def group_node(self, group_id: GroupId) -> NodeId | None | str:
+        view = self._groups.get(group_id)
+        if view is None:
+            self._groups[group_id] = messages.GroupView(group_id, "", "", "", "PENDING", (), (), "")
+            self.to_gcs(messages.GroupSubscribe(group_id))
+            return "waiting to hear where its placement group is"
+        if view.state == "REMOVED":
+            return None
+        if view.state != "CREATED":
+            return f"its placement group is {view.state}: {view.reason}"
+        return view.nodes[0]
+
+    def _on_group_update(self, _: Link, message: messages.GroupUpdate) -> None:
+        self._groups[message.group.group_id] = message.group
+        self.leases.recheck(self._now())
+
+    # -- actors --------------------------------------------------------------------------------------------------------
+    def _on_start_actor(self, link: Link, message: messages.StartActor) -> None:
+        spec = message.spec
+        hosted: Hosted = (spec.actor_id, message.incarnation)
+        if hosted in self._hosted:
+            return
+        request_id = self.ids.request_id()
+        hosting = self._hosted[hosted] = Hosting(message, request_id)
+        request = messages.LeaseRequest(
+            request_id,
+            spec.job_id,
+            spec.resources_to_place,
+            spec.strategy,
+            spec.runtime_env,
+            1,
+            0,
+            1,
+            (),
+            message.hops,
+            spec.class_name,
+        )
+        here = self.loop.address.process_id
+        self.leases.request(self._now(), here, request, lambda answer: self._actor_answer(hosting, answer), is_actor=True)
+
+    def _actor_answer(self, hosting: Hosting, answer: Any) -> None:
+        spec, incarnation = hosting.order.spec, hosting.order.incarnation
+        kind = type(answer)
+        if kind is messages.LeaseGranted:
+            self._actor_granted(hosting, answer)
+        elif kind is messages.LeaseWaits:
+            self.to_gcs(messages.ActorWaits(spec.actor_id, answer.reason, answer.infeasible))
+        elif kind is messages.LeaseSpilled:
+            self._hosted.pop((spec.actor_id, incarnation), None)
+            self.to_gcs(messages.ActorSpilled(spec.actor_id, incarnation, answer.node, hosting.order.hops + 1))
+        elif kind is messages.LeaseRefused:
+            self._hosted.pop((spec.actor_id, incarnation), None)
+            self.to_gcs(messages.ActorFailed(spec.actor_id, incarnation, answer.text, None))
+
+    def _actor_granted(self, hosting: Hosting, granted: messages.LeaseGranted) -> None:
+        spec, incarnation = hosting.order.spec, hosting.order.incarnation
+        process_id = granted.worker.process_id
+        hosting.worker = process_id
+        self._actor_of[process_id] = (spec.actor_id, incarnation)
+        link = self.loop.accepted_link(process_id)
+        if link is None:
+            return  # it is dead; its end will be reported
+        self.workers.workers[process_id].label = spec.name or spec.class_name
+        order = messages.CreateActor(granted.lease_id, spec, incarnation, granted.accelerators, self.gcs)
+        link.send(order)
+        self.loop.call_soon(lambda: self.leases.shrink(self._now(), granted.lease_id, spec.resources_to_run))
+
+    def _on_actor_created(self, _: Link, message: messages.ActorCreated) -> None:
+        self.to_gcs(message)
+
+    def _on_actor_failed(self, link: Link, message: messages.ActorFailed) -> None:
+        hosting = self._hosted.get((message.actor_id, message.incarnation))
+        if hosting is not None:
+            hosting.intended = True
+        self.to_gcs(message)
+        self._kill(link.peer.process_id, "its actor's constructor failed")
+
+    def _on_stop_actor(self, _: Link, message: messages.StopActor) -> None:
+        hosting = self._hosted.get((message.actor_id, message.incarnation))
+        if hosting is None:
+            return
+        hosting.intended = True
+        hosting.reason = message.reason
+        if hosting.worker is None:
+            self._hosted.pop((message.actor_id, message.incarnation), None)
+            here = self.loop.address.process_id
+            self.leases.cancel(self._now(), here, hosting.request_id)
+        elif message.kill:
+            self._kill(hosting.worker, message.reason)
+        else:
+            link = self.loop.accepted_link(hosting.worker)
+            if link is not None:
+                link.send(messages.DrainAndExit(message.reason))
+
+    def _actor_ended(self, process_id: ProcessId, death: Death) -> None:
+        hosted = self._actor_of.pop(process_id, None)
+        hosting = self._hosted.pop(hosted, None) if hosted is not None else None
+        if hosted is not None and hosting is not None:
+            if hosting.intended and hosting.reason:
+                death = death._replace(text=hosting.reason)
+            self.to_gcs(messages.ActorExited(hosted[0], hosted[1], hosting.intended, death))
+
+    # -- placement groups ----------------------------------------------------------------------------------------------
+    def _on_prepare(self, link: Link, message: messages.PrepareBundles) -> None:
+        reason = self.leases.prepare_bundles(message.group_id, message.bundles)
+        link.send(messages.BundlesPrepared(0, message.group_id, message.attempt, not reason, reason))
+        self._changed()
+
+    def _on_commit(self, link: Link, message: messages.CommitBundles) -> None:
+        link.send(messages.BundlesPrepared(0, message.group_id, message.attempt, True, ""))
+        self.leases.pump(self._now())
+
+    def _on_release(self, _: Link, message: messages.ReleaseBundles) -> None:
+        view = self._groups.get(message.group_id)
+        if view is not None:
+            self._groups[message.group_id] = view._replace(state="REMOVED")
+        for lease in self.leases.release_bundles(self._now(), message.group_id):
+            if lease.worker is not None:
+                self._kill(lease.worker, "its placement group was removed")
+        self._changed()
+
+    # -- the end of jobs and of the node -------------------------------------------------------------------------------
+    def _on_job_ended(self, _: Link, message: messages.JobEnded) -> None:
+        self._end_job(message.job_id, message.reason)
+
+    def _end_job(self, job_id: JobId, reason: str) -> None:
+        detached = {
+            hosting.worker for hosting in self._hosted.values() if hosting.order.spec.detached and hosting.worker is not None
+        }
+        for worker in self.workers.of_job(job_id):
+            if worker.process_id not in detached:
+                self._kill(worker.process_id, f"its job has ended ({reason})")
+
+    def _on_status(self, link: Link, message: messages.NodeStatus) -> None:
+        workers = [
+            {"worker_id": w.process_id.hex(), "pid": w.os_pid, "state": w.state.value, "label": w.label}
+            for w in self.workers.workers.values()
+        ]
+        status = {
+            "node_id": self.loop.address.node_id.hex(),
+            "total": self.pool.total,
+            "available": self.pool.visible(),
+            "workers": workers,
+            "waiting": dict(self.leases.reasons()),
+            "store": [service.usage() for service in self._others if hasattr(service, "usage")],
+            "leases": len(self.leases.leases),
+        }
+        link.send(messages.NodeStatusReply(message.request_id, status))
+
+    def _on_shutdown(self, _: Link, message: messages.ShutdownNode) -> None:
+        self.stopping = message.reason
+
+    def stop(self) -> None:
+        """End all workers now. Their parent, the zygote, goes with our socket."""
+        for worker in self.workers.workers.values():
+            self._signal(worker)
+        self.loop.remove_reader(self._zygote.fileno())
+        self._zygote.close()
+        try:
+            os.waitpid(self._zygote.pid, 0)
+        except ChildProcessError:
+            print("actorlib: the zygote was reaped by somebody else", file=sys.stderr)
+        self._sweep_orphans()
+        for streams in self._streams.values():
+            self._close_streams(streams)
+
+    def is_feasible(self, demand: Resources) -> bool:
+        return fits(demand, self.pool.total)
+
+    def check(self) -> None:
+        self.leases.check()
+        self.workers.check()
+
+    def idle_workers(self) -> int:
+        return sum(worker.state is WorkerState.IDLE for worker in self.workers.workers.values())
+
+
+OnHello = Callable[[Link, messages.Hello], None]

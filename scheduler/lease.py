@@ -1,0 +1,415 @@
+"""Leases: who may use which worker, for which resources, and who waits for what.
+
+Theory of operation
+-------------------
+A request is known by (who asks, its request id) and is handled once, whatever arrives twice. It goes
+WAITING -> STARTING (its resources are set aside, a worker is being found) -> GRANTED -> gone. Requests wait in order of
+depth (a task deep down a tree first: its ancestors wait for it), priority, how much their sender was served already,
+and age.
+
+While requests wait that would fit if others gave back, leases are *recalled*: their holders send nothing more on them
+and return them. Nobody is asked to give back for more of the same to themselves.
+
+A worker that is blocked lends its CPU. A request that no node could ever satisfy is reported after
+``limits.infeasible_after_s``, since nodes may be about to join; one that another node can serve now is passed on.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from actorlib.scheduler import policy
+from actorlib.scheduler.resources import Holding, Pool, fits, show
+from actorlib.transport import limits, messages
+from actorlib.transport.ids import GroupId, JobId, LeaseId, NodeId, ProcessId
+from actorlib.transport.messages import LeaseRequest, NodeView, Resources
+
+HOPS_MAX = 3
+
+
+class RequestState(enum.Enum):
+    WAITING = "waiting"
+    STARTING = "starting"
+    GRANTED = "granted"
+
+
+class Request:
+    """One demand for a worker, from its arrival until the lease is given back."""
+
+    __slots__ = (
+        "accelerators",
+        "answer",
+        "arrived_at",
+        "holder",
+        "is_actor",
+        "key",
+        "lease_id",
+        "message",
+        "order",
+        "pool",
+        "reason",
+        "recalled",
+        "state",
+        "worker",
+    )
+
+    def __init__(self, holder: ProcessId, message: LeaseRequest, answer: Callable[[Any], None], is_actor: bool) -> None:
+        self.holder = holder
+        self.message = message
+        self.answer = answer
+        self.is_actor = is_actor
+        self.key = (holder, message.request_id)
+        self.order: tuple[int, int, int, int] = (0, 0, 0, 0)
+        self.arrived_at = 0.0
+        self.state = RequestState.WAITING
+        self.lease_id = LeaseId(b"")
+        self.worker: ProcessId | None = None
+        self.pool: Pool | None = None
+        self.accelerators: dict[str, tuple[int, ...]] = {}
+        self.reason = ""
+        self.recalled = False
+
+    def shape(self) -> tuple[Any, ...]:
+        message = self.message
+        return (tuple(sorted(message.resources.items())), message.strategy, message.runtime_env)
+
+
+class Port(Protocol):
+    """What the table asks of its node."""
+
+    def new_lease_id(self) -> LeaseId: ...
+
+    def find_worker(self, request: Request) -> None:
+        """Give the request a worker, now or later, through ``worker_found``."""
+
+    def views(self) -> Sequence[NodeView]:
+        """All nodes, this one with what is free right now."""
+
+    def group_node(self, group_id: GroupId) -> NodeId | None | str:
+        """Where a group's bundles lie if not here: a node, None if it was removed, or the reason why it waits."""
+
+    def recall(self, holder: ProcessId, lease_id: LeaseId) -> None: ...
+
+
+class LeaseTable:
+    """All requests and leases of a node. See the module's docstring."""
+
+    def __init__(self, node_id: NodeId, pool: Pool, port: Port) -> None:
+        self.node_id = node_id
+        self.pool = pool
+        self.bundles: dict[tuple[GroupId, int], Pool] = {}
+        self._port = port
+        self._requests: dict[tuple[ProcessId, int], Request] = {}
+        self._waiting: list[tuple[tuple[int, int, int, int], Request]] = []
+        self.leases: dict[LeaseId, Request] = {}
+        self._served: dict[tuple[ProcessId, tuple[Any, ...]], int] = {}
+        self._arrivals = 0
+        self._turn = 0
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+    def request(
+        self, now: float, holder: ProcessId, message: LeaseRequest, answer: Callable[[Any], None], is_actor: bool = False
+    ) -> None:
+        """A new demand. ``answer`` takes the LeaseGranted, LeaseWaits, LeaseSpilled or LeaseRefused for it."""
+        if (holder, message.request_id) in self._requests:
+            return
+        request = Request(holder, message, answer, is_actor)
+        if self._elsewhere(request):
+            return
+        self._arrivals += 1
+        served = self._served.get((holder, request.shape()), 0)
+        request.order = (-message.depth, -message.priority, served, self._arrivals)
+        request.arrived_at = now
+        self._requests[request.key] = request
+        bisect.insort(self._waiting, (request.order, request), key=lambda item: item[0])
+        self.pump(now)
+
+    def _elsewhere(self, request: Request) -> bool:
+        """Pass a request on (or refuse it) if its strategy, or the room here, says so."""
+        message = request.message
+        strategy = message.strategy
+        if strategy and strategy[0] == "group":
+            return self._group_elsewhere(request)
+        views = self._port.views()
+        if strategy and strategy[0] == "node" and not strategy[2]:
+            target = next((view for view in views if view.address.node_id == strategy[1]), None)
+            if target is None or not target.alive:
+                text = f"node {strategy[1].hex()[:8]}, which the task must run on (soft=False), is not alive"
+                request.answer(messages.LeaseRefused(message.request_id, "TaskUnschedulableError", text))
+                return True
+        if message.hops >= HOPS_MAX:
+            return False
+        self._turn += 1
+        chosen = policy.choose(views, self.node_id, message.resources, strategy, message.locality, self._turn)
+        if chosen is None or chosen == self.node_id:
+            return False
+        target = next(view for view in views if view.address.node_id == chosen)
+        request.answer(messages.LeaseSpilled(message.request_id, target.address))
+        return True
+
+    def _group_elsewhere(self, request: Request) -> bool:
+        group_id = request.message.strategy[1]
+        if any(group == group_id for group, _ in self.bundles):
+            return False
+        found = self._port.group_node(group_id)
+        if found is None:
+            text = f"placement group {group_id.hex()} was removed"
+            request.answer(messages.LeaseRefused(request.message.request_id, "TaskUnschedulableError", text))
+            return True
+        if isinstance(found, str) or found == self.node_id:
+            return False
+        target = next((view for view in self._port.views() if view.address.node_id == found), None)
+        if target is None:
+            return False
+        request.answer(messages.LeaseSpilled(request.message.request_id, target.address))
+        return True
+
+    def cancel(self, now: float, holder: ProcessId, request_id: int) -> None:
+        request = self._requests.get((holder, request_id))
+        if request is not None and request.state is not RequestState.GRANTED:
+            self._drop(request)
+            self.pump(now)
+
+    def _drop(self, request: Request) -> None:
+        self._requests.pop(request.key, None)
+        if request.state is RequestState.WAITING:
+            self._unqueue(request)
+        if request.pool is not None:
+            request.pool.release(request.lease_id)
+        self.leases.pop(request.lease_id, None)
+
+    def _unqueue(self, request: Request) -> None:
+        at = bisect.bisect_left(self._waiting, request.order, key=lambda item: item[0])
+        if at < len(self._waiting) and self._waiting[at][1] is request:
+            del self._waiting[at]
+
+    # -- granting ------------------------------------------------------------------------------------------------------
+    def pump(self, now: float) -> None:
+        """Grant what can be granted, in order; tell the others why they wait; recall what would help them."""
+        refused: dict[tuple[Any, ...], None] = {}
+        starved: list[Request] = []
+        for _, request in list(self._waiting):
+            shape = request.shape()
+            if shape in refused:
+                starved.append(request)
+                continue
+            if not self._try(request):
+                refused[shape] = None
+                starved.append(request)
+                self._tell(now, request)
+        if starved:
+            self._recall_for(starved)
+
+    def _try(self, request: Request) -> bool:
+        lease_id = self._port.new_lease_id()
+        for pool in self._pools(request):
+            holding = pool.take(lease_id, request.message.resources)
+            if holding is not None:
+                self._start(request, pool, lease_id, holding)
+                return True
+        return False
+
+    def _pools(self, request: Request) -> list[Pool]:
+        strategy = request.message.strategy
+        if not strategy or strategy[0] != "group":
+            return [self.pool]
+        _, group_id, index = strategy[:3]
+        return [pool for (group, i), pool in self.bundles.items() if group == group_id and index in (-1, i)]
+
+    def _start(self, request: Request, pool: Pool, lease_id: LeaseId, holding: Holding) -> None:
+        self._unqueue(request)
+        request.state = RequestState.STARTING
+        request.pool, request.lease_id, request.accelerators = pool, lease_id, holding.devices
+        self.leases[lease_id] = request
+        key = (request.holder, request.shape())
+        self._served[key] = self._served.get(key, 0) + 1
+        if len(self._served) > 10_000:
+            self._served.clear()
+        self._port.find_worker(request)
+
+    def worker_found(self, request: Request, worker: Any) -> bool:
+        """The pool has a worker (its Address) for a request. False if the request is gone meanwhile."""
+        if self.leases.get(request.lease_id) is not request or request.state is not RequestState.STARTING:
+            return False
+        request.state = RequestState.GRANTED
+        request.worker = worker.process_id
+        message = messages.LeaseGranted(request.message.request_id, request.lease_id, worker, request.accelerators)
+        request.answer(message)
+        return True
+
+    def worker_failed(self, request: Request, reason: str) -> None:
+        """No worker can be had for it."""
+        if self.leases.get(request.lease_id) is request:
+            self._drop(request)
+            request.answer(messages.LeaseRefused(request.message.request_id, "RuntimeEnvSetupError", reason))
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+    def _tell(self, now: float, request: Request) -> None:
+        demand, strategy = request.message.resources, request.message.strategy
+        if strategy and strategy[0] == "group":
+            found = self._port.group_node(strategy[1])
+            reason = found if isinstance(found, str) else f"waiting for {show(demand)} in its placement group's bundle"
+            reason = self._bundle_problem(request) or reason
+            self._wait(request, reason, reason.startswith("infeasible"))
+            return
+        views = self._port.views()
+        if not any(policy.is_feasible(view, demand, strategy) for view in views):
+            if now - request.arrived_at >= limits.infeasible_after_s:
+                self._wait(request, policy.why_infeasible(views, demand, strategy), True)
+            return
+        self._wait(request, f"waiting for {show(demand)}; free here: {show(self.pool.visible())}{self._holders()}", False)
+
+    def _bundle_problem(self, request: Request) -> str:
+        pools = self._pools(request)
+        if pools and not any(fits(request.message.resources, pool.total) for pool in pools):
+            return f"infeasible: a demand of {show(request.message.resources)} is larger than the group's bundles"
+        return ""
+
+    def _holders(self) -> str:
+        labels = list(dict.fromkeys(lease.message.label for lease in self.leases.values() if lease.message.label))
+        return f"; held by {', '.join(labels[:5])}" if labels else ""
+
+    def _wait(self, request: Request, reason: str, infeasible: bool) -> None:
+        if request.reason != reason:
+            request.reason = reason
+            request.answer(messages.LeaseWaits(request.message.request_id, reason, infeasible))
+
+    def recheck(self, now: float) -> None:
+        """Other nodes have changed, or time has passed: pass on what fits elsewhere now, look at the rest again."""
+        for _, request in list(self._waiting):
+            if not fits(request.message.resources, self.pool.available) and self._elsewhere(request):
+                self._requests.pop(request.key, None)
+                self._unqueue(request)
+        self.pump(now)
+
+    def _recall_for(self, starved: list[Request]) -> None:
+        wanted = len(starved)
+        for lease in self.leases.values():
+            if wanted <= 0:
+                return
+            if lease.state is not RequestState.GRANTED or lease.is_actor or lease.recalled:
+                continue
+            if lease.pool is not None and lease.lease_id in lease.pool.holdings and lease.pool.holdings[lease.lease_id].lent:
+                continue
+            if any(self._would_help(lease, request) for request in starved):
+                lease.recalled = True
+                wanted -= 1
+                self._port.recall(lease.holder, lease.lease_id)
+
+    def _would_help(self, lease: Request, request: Request) -> bool:
+        if lease.holder == request.holder and lease.shape() == request.shape():
+            return False
+        given, free = lease.message.resources, self.pool.available
+        return all(
+            free.get(name, 0) >= amount or given.get(name, 0) > 0 for name, amount in request.message.resources.items()
+        )
+
+    # -- what happens to leases ----------------------------------------------------------------------------------------
+    def returned(self, now: float, lease_id: LeaseId) -> Request | None:
+        lease = self.leases.get(lease_id)
+        if lease is not None:
+            self._drop(lease)
+            self.pump(now)
+        return lease
+
+    def worker_died(self, now: float, worker: ProcessId) -> Request | None:
+        """The lease of a dead worker, which is over."""
+        lease = next((lease for lease in self.leases.values() if lease.worker == worker), None)
+        if lease is not None:
+            self._drop(lease)
+            self.pump(now)
+        return lease
+
+    def holder_died(self, now: float, holder: ProcessId) -> list[Request]:
+        """Drop what a dead process asked for and held. Gives its granted leases: their workers must go."""
+        mine = [request for request in self._requests.values() if request.holder == holder and not request.is_actor]
+        for request in mine:
+            self._drop(request)
+        if mine:
+            self.pump(now)
+        return [request for request in mine if request.state is RequestState.GRANTED]
+
+    def blocked(self, now: float, worker: ProcessId, is_blocked: bool) -> None:
+        lease = next((lease for lease in self.leases.values() if lease.worker == worker), None)
+        if lease is None or lease.pool is None:
+            return
+        if is_blocked:
+            lease.pool.lend_cpu(lease.lease_id)
+            self.pump(now)
+        else:
+            lease.pool.reclaim_cpu(lease.lease_id)
+
+    def shrink(self, now: float, lease_id: LeaseId, to: Resources) -> None:
+        lease = self.leases.get(lease_id)
+        if lease is not None and lease.pool is not None:
+            lease.pool.shrink(lease_id, to)
+            self.pump(now)
+
+    # -- placement groups ----------------------------------------------------------------------------------------------
+    def prepare_bundles(self, group_id: GroupId, bundles: Sequence[tuple[int, Resources]]) -> str:
+        """First phase: set the resources aside. Gives the reason if they aren't there, else ''."""
+        taken = []
+        for index, bundle in bundles:
+            if (group_id, index) in self.bundles:
+                continue
+            holding = self.pool.take(bundle_holder(group_id, index), bundle)
+            if holding is None:
+                for done in taken:
+                    self._release_bundle(group_id, done)
+                return f"node {self.node_id.hex()[:8]} has only {show(self.pool.visible())} free"
+            self.bundles[group_id, index] = Pool(bundle, holding.devices)
+            taken.append(index)
+        return ""
+
+    def _release_bundle(self, group_id: GroupId, index: int) -> None:
+        self.bundles.pop((group_id, index), None)
+        self.pool.release(bundle_holder(group_id, index))
+
+    def release_bundles(self, now: float, group_id: GroupId) -> list[Request]:
+        """Give a group's bundles back. Gives the leases in them: their workers must go."""
+        pools = [pool for (group, _), pool in self.bundles.items() if group == group_id]
+        inside = [lease for lease in self.leases.values() if lease.pool in pools]
+        for lease in inside:
+            self._drop(lease)
+        for group, index in [key for key in self.bundles if key[0] == group_id]:
+            self._release_bundle(group, index)
+        for _, request in list(self._waiting):
+            if request.message.strategy[:2] == ("group", group_id) and self._port.group_node(group_id) is None:
+                self._drop(request)
+                text = f"placement group {group_id.hex()} was removed"
+                request.answer(messages.LeaseRefused(request.message.request_id, "TaskUnschedulableError", text))
+        self.pump(now)
+        return inside
+
+    # -- inspection ----------------------------------------------------------------------------------------------------
+    def reasons(self) -> tuple[tuple[str, int], ...]:
+        counts: dict[str, int] = {}
+        for _, request in self._waiting:
+            reason = f"{request.message.label or 'a task'}: {request.reason or 'about to be placed'}"
+            counts[reason] = counts.get(reason, 0) + max(1, request.message.backlog)
+        return tuple(list(counts.items())[:20])
+
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def jobs(self) -> dict[JobId, None]:
+        return {request.message.job_id: None for request in self._requests.values()}
+
+    def check(self) -> None:
+        self.pool.check()
+        for pool in self.bundles.values():
+            pool.check()
+        workers = [lease.worker for lease in self.leases.values() if lease.worker is not None]
+        assert len(workers) == len(set(workers)), "a worker is leased twice"
+        for lease_id, lease in self.leases.items():
+            assert lease.state is not RequestState.WAITING, "a lease that waits"
+            assert lease.pool is not None and lease_id in lease.pool.holdings, "a lease without its resources"
+        for order, request in self._waiting:
+            assert request.state is RequestState.WAITING and request.order == order, "queued but not waiting"
+
+
+def bundle_holder(group_id: GroupId, index: int) -> bytes:
+    return b"bundle" + group_id + index.to_bytes(4, "big")

@@ -1,0 +1,83 @@
+"""Where the bundles of a placement group go: PACK, SPREAD, STRICT_PACK, STRICT_SPREAD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actorlib.scheduler.policy import matches_labels
+from actorlib.scheduler.resources import fits, show
+from actorlib.transport.ids import NodeId
+from actorlib.transport.messages import NodeView, Resources
+
+
+def place_bundles(
+    bundles: Sequence[Resources],
+    strategy: str,
+    nodes: Sequence[NodeView],
+    label_selectors: Sequence[dict[str, str]] = (),
+) -> tuple[NodeId, ...] | str:
+    """A node for each bundle, or the reason why there is none now."""
+    selectors = list(label_selectors) or [{}] * len(bundles)
+    free = {view.address.node_id: dict(view.available) for view in nodes if view.alive}
+    placed = _place(bundles, strategy, nodes, selectors, free)
+    if placed is not None:
+        return placed
+    total = {view.address.node_id: dict(view.total) for view in nodes if view.alive}
+    asked = " + ".join(f"[{show(bundle)}]" for bundle in bundles)
+    if _place(bundles, strategy, nodes, selectors, total) is None:
+        have = "; ".join(f"{node.hex()[:8]} has {show(amounts)}" for node, amounts in total.items())
+        return f"infeasible: {strategy} {asked} can't be placed even on empty nodes: {have or 'there is no node'}"
+    have = "; ".join(f"{node.hex()[:8]} has {show(amounts)} free" for node, amounts in free.items())
+    return f"waiting for room for {strategy} {asked}: {have}"
+
+
+def _place(
+    bundles: Sequence[Resources],
+    strategy: str,
+    nodes: Sequence[NodeView],
+    selectors: Sequence[dict[str, str]],
+    free: dict[NodeId, Resources],
+) -> tuple[NodeId, ...] | None:
+    left = {node: dict(amounts) for node, amounts in free.items()}
+    labels = {view.address.node_id: view.labels for view in nodes}
+    # The hardest bundles first: they have the fewest places to go.
+    order = sorted(range(len(bundles)), key=lambda index: -sum(bundles[index].values()))
+    chosen: dict[int, NodeId] = {}
+    if strategy == "STRICT_PACK":
+        return _all_on_one(bundles, selectors, left, labels)
+    for index in order:
+        allowed = [
+            node for node, room in left.items() if fits(bundles[index], room) and matches_labels(labels[node], selectors[index])
+        ]
+        node = _pick(strategy, allowed, list(chosen.values()))
+        if node is None:
+            return None
+        chosen[index] = node
+        for name, amount in bundles[index].items():
+            left[node][name] = left[node].get(name, 0) - amount
+    return tuple(chosen[index] for index in range(len(bundles)))
+
+
+def _pick(strategy: str, allowed: list[NodeId], used: list[NodeId]) -> NodeId | None:
+    fresh = [node for node in allowed if node not in used]
+    if strategy == "STRICT_SPREAD":
+        return fresh[0] if fresh else None
+    if strategy == "SPREAD":
+        return min(allowed, key=used.count, default=None)
+    return max(allowed, key=used.count, default=None)
+
+
+def _all_on_one(
+    bundles: Sequence[Resources],
+    selectors: Sequence[dict[str, str]],
+    left: dict[NodeId, Resources],
+    labels: dict[NodeId, dict[str, str]],
+) -> tuple[NodeId, ...] | None:
+    together: Resources = {}
+    for bundle in bundles:
+        for name, amount in bundle.items():
+            together[name] = together.get(name, 0) + amount
+    for node, room in left.items():
+        if fits(together, room) and all(matches_labels(labels[node], selector) for selector in selectors):
+            return (node,) * len(bundles)
+    return None

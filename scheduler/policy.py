@@ -1,0 +1,93 @@
+"""Which node: strategies, labels, packing. Pure functions over the views of the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from actorlib.scheduler.resources import fits, show
+from actorlib.transport.ids import NodeId
+from actorlib.transport.messages import NodeView, Resources
+
+
+def matches_label(value: str | None, wanted: str) -> bool:
+    """One label against ``v``, ``!v``, ``in(a,b)`` or ``!in(a,b)``."""
+    if wanted.startswith("!in(") and wanted.endswith(")"):
+        return value not in [item.strip() for item in wanted[4:-1].split(",")]
+    if wanted.startswith("in(") and wanted.endswith(")"):
+        return value in [item.strip() for item in wanted[3:-1].split(",")]
+    if wanted.startswith("!"):
+        return value != wanted[1:]
+    return value == wanted
+
+
+def matches_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(matches_label(labels.get(name), value) for name, value in wanted.items())
+
+
+def may_run_on(view: NodeView, strategy: tuple[Any, ...]) -> bool:
+    """Whether the strategy allows a node at all."""
+    kind = strategy[0] if strategy else "default"
+    if kind == "node":
+        return bool(strategy[2]) or view.address.node_id == strategy[1]
+    if kind == "labels":
+        return matches_labels(view.labels, strategy[1])
+    return True
+
+
+def is_feasible(view: NodeView, demand: Resources, strategy: tuple[Any, ...]) -> bool:
+    """Whether the node could run it if it were empty."""
+    return view.alive and may_run_on(view, strategy) and fits(demand, view.total)
+
+
+def choose(
+    views: Sequence[NodeView],
+    here: NodeId,
+    demand: Resources,
+    strategy: tuple[Any, ...],
+    locality: Iterable[tuple[NodeId, int]],
+    turn: int,
+) -> NodeId | None:
+    """The node for a demand, or None to wait where it is.
+
+    DEFAULT packs: here if there is room, else where most of its arguments' bytes lie among nodes with room, else the
+    fullest of them. SPREAD takes feasible nodes in turn. Affinity and labels narrow the choice first.
+    """
+    kind = strategy[0] if strategy else "default"
+    feasible = [view for view in views if is_feasible(view, demand, strategy)]
+    if kind == "node":
+        exact = [view for view in feasible if view.address.node_id == strategy[1]]
+        if exact or not strategy[2]:
+            return exact[0].address.node_id if exact else None
+    if not feasible:
+        return None
+    roomy = [view for view in feasible if fits(demand, view.available)]
+    if kind == "spread":
+        among = roomy or feasible
+        return among[turn % len(among)].address.node_id
+    if kind == "labels" and strategy[2]:
+        preferred = [view for view in roomy if matches_labels(view.labels, strategy[2])]
+        roomy = preferred or roomy
+    if any(view.address.node_id == here for view in roomy):
+        return here
+    if not roomy:
+        return here if any(view.address.node_id == here for view in feasible) else feasible[0].address.node_id
+    nearby = dict(locality)
+    best = max(roomy, key=lambda view: (nearby.get(view.address.node_id, 0), -view.available.get("CPU", 0)))
+    return best.address.node_id
+
+
+def why_infeasible(views: Sequence[NodeView], demand: Resources, strategy: tuple[Any, ...]) -> str:
+    """One sentence: what is asked for and what each node has in all."""
+    kind = strategy[0] if strategy else "default"
+    extra = ""
+    if kind == "node":
+        extra = f" on node {strategy[1].hex()[:8]}"
+    elif kind == "labels":
+        extra = f" on a node with labels {dict(strategy[1])}"
+    totals = "; ".join(
+        f"node {view.address.node_id.hex()[:8]} has {show(view.total)}" + (f" and labels {view.labels}" if extra else "")
+        for view in views
+        if view.alive
+    )
+    return f"no node can ever satisfy a demand of {show(demand)}{extra}: {totals or 'there is no node'}"

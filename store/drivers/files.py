@@ -1,0 +1,114 @@
+"""Slab files and spill files: made, locked, renamed, checked and removed. Carries out ``catalog.Port``."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import struct
+
+from actorlib.store.catalog import Place, Slab
+from actorlib.transport.ids import ObjectId
+
+SPILL_HEADER = struct.Struct("<8sQ32s")
+SPILL_MAGIC = b"ACTORSP1"
+
+
+class TornSpill(Exception):
+    """A spill file that is not what was written."""
+
+
+class StoreFiles:
+    """The files of one node's store."""
+
+    def __init__(self, directory: str, spill_directory: str) -> None:
+        self.directory = directory
+        self.spill_directory = spill_directory
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.makedirs(spill_directory, mode=0o700, exist_ok=True)
+
+    def create(self, number: int, size: int) -> str:
+        path = os.path.join(self.directory, f"slab-{number}.0")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # All pages now: a page that can't be had later would be a SIGBUS in the writer.
+            os.posix_fallocate(fd, 0, size)
+        except OSError:
+            os.unlink(path)
+            raise
+        finally:
+            os.close(fd)
+        return path
+
+    def renew(self, slab: Slab) -> str | None:
+        fd = os.open(slab.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            base, _, generation = slab.path.rpartition(".")
+            path = f"{base}.{int(generation) + 1}"
+            os.rename(slab.path, path)
+            return path
+        except BlockingIOError:
+            return None
+        finally:
+            os.close(fd)
+
+    def unlink(self, slab: Slab) -> None:
+        os.unlink(slab.path)
+
+    def read_object(self, slab: Slab, place: Place) -> bytes:
+        with open(slab.path, "rb") as source:
+            source.seek(place.offset)
+            return source.read(place.size)
+
+    def spill(self, slab: Slab, object_id: ObjectId, place: Place) -> str:
+        data = self.read_object(slab, place)
+        path = os.path.join(self.spill_directory, object_id.hex())
+        try:
+            with open(path + ".part", "wb") as target:
+                target.write(SPILL_HEADER.pack(SPILL_MAGIC, len(data), hashlib.blake2b(data, digest_size=32).digest()))
+                target.write(data)
+            os.rename(path + ".part", path)
+        except OSError:
+            if os.path.exists(path + ".part"):
+                os.unlink(path + ".part")
+            raise
+        return path
+
+    def load_spilled(self, path: str) -> bytes:
+        """What was spilled, checked. Raises TornSpill."""
+        try:
+            with open(path, "rb") as source:
+                header, data = source.read(SPILL_HEADER.size), source.read()
+        except OSError as error:
+            raise TornSpill(f"{path}: {error.strerror}") from error
+        if len(header) != SPILL_HEADER.size:
+            raise TornSpill(f"{path} is cut short")
+        magic, size, checksum = SPILL_HEADER.unpack(header)
+        if magic != SPILL_MAGIC or size != len(data) or hashlib.blake2b(data, digest_size=32).digest() != checksum:
+            raise TornSpill(f"{path} does not match its checksum")
+        return data
+
+    def unspill(self, path: str) -> None:
+        if os.path.exists(path):
+            os.unlink(path)
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.spill_directory, ignore_errors=True)
+
+
+def choose_directory(session: str, capacity_bytes: int, fallback: str) -> tuple[str, int, str]:
+    """Where slabs go: /dev/shm if it has room, else a file-backed directory. Gives (directory, capacity, note)."""
+    shared = "/dev/shm"
+    if os.path.isdir(shared) and os.access(shared, os.W_OK):
+        room = os.statvfs(shared)
+        available = room.f_bavail * room.f_frsize
+        if available >= min(capacity_bytes, 256 << 20):
+            return f"{shared}/actorlib-{session}", min(capacity_bytes, int(available * 0.9)), ""
+        note = f"/dev/shm has only {available >> 20} MiB free, so objects lie in files under {fallback} (slower)"
+    else:
+        note = f"there is no /dev/shm, so objects lie in files under {fallback} (slower)"
+    room = os.statvfs(os.path.dirname(fallback))
+    return fallback, min(capacity_bytes, int(room.f_bavail * room.f_frsize * 0.8)), note

@@ -1,0 +1,518 @@
+"""Who owns which object, who else refers to it, and when it may go.
+
+Theory of operation
+-------------------
+The process that makes a reference owns the object. Every process keeps one ``OwnerTable`` with an entry for each
+object that it owns *or* borrows. An entry counts what keeps it here: Python references, calls in flight that take it
+as an argument, objects whose value contains it. All of that is one number, ``count``.
+
+An owned object is freed when its count is zero and no borrower is registered. A borrowed entry whose count reaches
+zero tells the owner, once for each time that this process was registered. Registrations are *counted* on both sides,
+since a release and a later registration may travel on different links and arrive in either order: a number that is
+briefly negative comes right, a set would forget.
+
+Whoever hands a reference on is responsible for the receiver being registered before its own hold ends:
+
+* arguments: the caller holds them until the result is there; the result names those that the worker kept
+  (``retained``) if the caller owns them, else the worker has registered itself with the owner before it answered;
+* values that contain references: whoever sends such a value registers the receiver first (``register_receiver``).
+
+Lineage: an entry made by a task keeps that task, and while a value that can be lost (one in shared memory) lives, its
+task keeps the entries of its arguments *as recipes* (``recipes``): their values may go, their tasks stay, so that the
+chain can be run again. A ``put`` has no recipe.
+
+Who may be wrong: borrowers may die (``process_died`` drops their registrations), owners may die (their borrowed
+entries resolve to ``OwnerDiedError``), messages about unknown objects are answered with an error value.
+
+Everything here runs on the thread that drives the loop, except ``entries.get`` and the insertion of a fresh entry,
+which are single dict operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from actorlib.transport import messages
+from actorlib.transport.ids import ObjectId, ProcessId
+from actorlib.transport.link import Address
+from actorlib.transport.messages import VALUE_ERROR, VALUE_REFS, VALUE_STORED, Value
+
+Waiter = Callable[[ObjectId], None]
+References = tuple[tuple[ObjectId, Address], ...]
+
+
+class Recipe(Protocol):
+    """What can make an object again (a task's state in the submitter)."""
+
+    def inputs(self) -> Iterable[ObjectId]: ...
+
+
+class Port(Protocol):
+    """What the table asks of its process."""
+
+    def send_to(self, address: Address, message: tuple[Any, ...]) -> None: ...
+
+    def watch(self, address: Address) -> None:
+        """Report the death of that process through ``process_died``."""
+
+    def free_stored(self, object_id: ObjectId) -> None:
+        """The object lies in shared memory here or elsewhere and nobody can reach it."""
+
+    def error_value(self, kind: str, text: str) -> Value: ...
+
+    def recover(self, object_id: ObjectId, recipe: Recipe | None, reason: str) -> None:
+        """Make the object again, or resolve it to an error that says why that can't be done."""
+
+    def ask_registration(self, owner: Address, ids: tuple[ObjectId, ...], who: Address, then: Callable[[], None]) -> None:
+        """Send BorrowAdded to ``owner`` and call ``then`` when it has answered or died."""
+
+
+class Rare:
+    """What few entries have."""
+
+    __slots__ = ("asked", "borrowers", "contained", "on_free", "owner", "recipes", "registrations", "wanted_by")
+
+    def __init__(self) -> None:
+        self.owner: Address | None = None  # None: owned here
+        self.asked = False  # the owner knows that we want the value
+        self.registrations = 0  # how often the owner has us registered
+        self.borrowers: dict[ProcessId, int] | None = None
+        self.contained: References = ()
+        self.recipes = 0  # tasks of living values that need this one's recipe
+        self.wanted_by: dict[ProcessId, Address] | None = None
+        self.on_free: Callable[[], None] | None = None
+
+
+class Entry:
+    """One object, as this process knows it. ``value`` None: not there yet."""
+
+    __slots__ = ("count", "rare", "task", "value", "waiters")
+
+    def __init__(self, task: Any = None, count: int = 1) -> None:
+        self.value: Value = None
+        self.count = count
+        self.task = task
+        self.waiters: list[Waiter] | None = None
+        self.rare: Rare | None = None
+
+    def needs_rare(self) -> Rare:
+        if self.rare is None:
+            self.rare = Rare()
+        return self.rare
+
+
+def unwrap(value: Value) -> tuple[Value, References]:
+    """A value without its list of contained references, and that list."""
+    if type(value) is tuple and value[0] == VALUE_REFS:
+        return value[1], value[2]
+    return value, ()
+
+
+def is_error(value: Value) -> bool:
+    return type(value) is tuple and value[0] == VALUE_ERROR
+
+
+def is_stored(value: Value) -> bool:
+    return type(value) is tuple and value[0] == VALUE_STORED
+
+
+class OwnerTable:
+    """Entries of all objects that this process owns or borrows. See the module's docstring."""
+
+    def __init__(self, address: Address, port: Port) -> None:
+        self.address = address
+        self.entries: dict[ObjectId, Entry] = {}
+        self._port = port
+        self._borrowed_from_us: dict[ProcessId, dict[ObjectId, None]] = {}
+        self._borrowed_from: dict[ProcessId, dict[ObjectId, None]] = {}
+
+    # -- references of this process ------------------------------------------------------------------------------------
+    def adopt(self, object_id: ObjectId, owner: Address) -> Entry:
+        """One more local reference to an object that may be new here."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            entry = self._new_borrowed(object_id, owner)
+        entry.count += 1
+        return entry
+
+    def hold(self, object_id: ObjectId) -> None:
+        self.entries[object_id].count += 1
+
+    def release(self, object_id: ObjectId) -> None:
+        """One local reference or hold less."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            return
+        entry.count -= 1
+        if entry.count <= 0:
+            self._maybe_free(object_id, entry)
+
+    def _new_borrowed(self, object_id: ObjectId, owner: Address) -> Entry:
+        entry = Entry(None, 0)
+        self.entries[object_id] = entry
+        if owner.process_id == self.address.process_id:
+            # Ours, but already freed: the reference outlived every hold (it was kept outside of our counting).
+            entry.value = self._port.error_value(
+                "ReferenceCountingAssertionError",
+                f"object {object_id.hex()} was freed by its owner before this reference to it arrived; "
+                "references must travel as arguments, results or inside put values, not as raw bytes",
+            )
+            return entry
+        entry.needs_rare().owner = owner
+        self._borrowed_from.setdefault(owner.process_id, {})[object_id] = None
+        return entry
+
+    def _maybe_free(self, object_id: ObjectId, entry: Entry) -> None:
+        rare = entry.rare
+        if rare is None:
+            self._drop_value(object_id, entry)
+            del self.entries[object_id]
+            return
+        if rare.owner is not None:
+            self._return_borrowed(object_id, entry, rare)
+            return
+        if rare.borrowers and any(n > 0 for n in rare.borrowers.values()):
+            return
+        if rare.recipes > 0:
+            self._drop_value(object_id, entry)
+            return
+        del self.entries[object_id]
+        self._drop_value(object_id, entry)
+        if rare.on_free is not None:
+            rare.on_free()
+
+    def _drop_value(self, object_id: ObjectId, entry: Entry) -> None:
+        value, entry.value = entry.value, None
+        if type(value) is tuple:
+            self._free_parts(object_id, value, entry)
+        if entry.rare is not None and entry.rare.contained:
+            contained, entry.rare.contained = entry.rare.contained, ()
+            for inner, _ in contained:
+                self.release(inner)
+
+    def _free_parts(self, object_id: ObjectId, value: Value, entry: Entry) -> None:
+        if is_stored(value):
+            self._port.free_stored(object_id)
+            self._release_recipes(entry.task)
+
+    def _return_borrowed(self, object_id: ObjectId, entry: Entry, rare: Rare) -> None:
+        owner = rare.owner
+        assert owner is not None
+        del self.entries[object_id]
+        self._forget_borrowed(object_id, owner.process_id)
+        if rare.registrations > 0:
+            self._port.send_to(owner, messages.BorrowReleased((object_id,) * rare.registrations))
+        contained = rare.contained
+        for inner, _ in contained:
+            self.release(inner)
+
+    def _forget_borrowed(self, object_id: ObjectId, owner: ProcessId) -> None:
+        ids = self._borrowed_from.get(owner)
+        if ids is not None:
+            ids.pop(object_id, None)
+            if not ids:
+                del self._borrowed_from[owner]
+
+    # -- values --------------------------------------------------------------------------------------------------------
+    def add_put(self, object_id: ObjectId, value: Value, contained: References) -> None:
+        """A value made here by ``put``; its entry exists with the count of its reference."""
+        entry = self.entries.get(object_id)
+        if entry is not None:
+            self._hold_contained(entry, contained)
+            self._settle(object_id, entry, value)
+
+    def resolve(self, object_id: ObjectId, value: Value) -> bool:
+        """The value of a pending object has come (from a task, or from the owner). False if nobody wants it."""
+        entry = self.entries.get(object_id)
+        value, references = unwrap(value)
+        if entry is None:
+            self._discard(object_id, value, references)
+            return False
+        if entry.value is not None:
+            if references:
+                self._give_up_registrations(references)
+            return True
+        if references:
+            self._take_registrations(references)
+            self._hold_contained(entry, references)
+        if is_stored(value) and entry.task is not None:
+            self._keep_recipes(entry.task)
+        self._settle(object_id, entry, value)
+        if entry.count <= 0:
+            self._maybe_free(object_id, entry)
+        return True
+
+    def _settle(self, object_id: ObjectId, entry: Entry, value: Value) -> None:
+        entry.value = value
+        waiters, entry.waiters = entry.waiters, None
+        if waiters is not None:
+            for waiter in waiters:
+                waiter(object_id)
+        rare = entry.rare
+        if rare is not None and rare.wanted_by:
+            wanted, rare.wanted_by = rare.wanted_by, None
+            for receiver in wanted.values():
+                self._answer(object_id, entry, receiver)
+
+    def _discard(self, object_id: ObjectId, value: Value, references: References) -> None:
+        if is_stored(value) and object_id[:8] == self.address.process_id:
+            self._port.free_stored(object_id)
+        self._give_up_registrations(references)
+
+    def _hold_contained(self, entry: Entry, references: References) -> None:
+        if not references:
+            return
+        for inner, owner in references:
+            self.adopt(inner, owner)
+        entry.needs_rare().contained = references
+
+    def _take_registrations(self, references: References) -> None:
+        """The sender of a value registered us for what it contains."""
+        for inner, owner in references:
+            entry = self.adopt(inner, owner)
+            rare = entry.rare
+            if rare is not None and rare.owner is not None:
+                rare.registrations += 1
+            elif owner.process_id == self.address.process_id:
+                self._unregister(inner, entry, self.address.process_id)
+        for inner, _ in references:  # the holds of the containing entry follow; these were only for the moment
+            entry = self.entries[inner]
+            entry.count -= 1
+
+    def _give_up_registrations(self, references: References) -> None:
+        for inner, owner in references:
+            self.adopt(inner, owner)
+            entry = self.entries[inner]
+            if entry.rare is not None and entry.rare.owner is not None:
+                entry.rare.registrations += 1
+            elif owner.process_id == self.address.process_id:
+                self._unregister(inner, entry, self.address.process_id)
+            self.release(inner)
+
+    def when_ready(self, object_id: ObjectId, waiter: Waiter) -> bool:
+        """Call ``waiter`` when the value is there; True (and no call) if it is there already."""
+        entry = self.entries.get(object_id)
+        if entry is None or entry.value is not None:
+            return True
+        if entry.waiters is None:
+            entry.waiters = [waiter]
+        else:
+            entry.waiters.append(waiter)
+        self.want(object_id, entry)
+        return False
+
+    def want(self, object_id: ObjectId, entry: Entry) -> None:
+        """See to it that a missing value comes: ask its owner, or make it again if only its recipe was kept."""
+        rare = entry.rare
+        if rare is None:
+            return
+        if rare.owner is not None:
+            if not rare.asked:
+                rare.asked = True
+                self._port.watch(rare.owner)
+                self._port.send_to(rare.owner, messages.ObjectWanted((object_id,)))
+        elif entry.value is None and rare.recipes > 0 and entry.task is not None and entry.task.is_finished():
+            self._port.recover(object_id, entry.task, "its value was freed while its recipe was kept")
+
+    def lost(self, object_id: ObjectId, place: Value, reason: str) -> None:
+        """The place that the value names does not hold it any more. Recovers it, unless that is known already."""
+        entry = self.entries.get(object_id)
+        if entry is None or entry.value is None or entry.value != place:
+            return
+        rare = entry.rare
+        entry.value = None
+        if rare is not None and rare.owner is not None:
+            rare.asked = True
+            self._port.send_to(rare.owner, messages.ObjectMissing(object_id, place))
+            return
+        self._release_recipes(entry.task)
+        self._port.recover(object_id, entry.task, reason)
+
+    def moved(self, object_id: ObjectId, value: Value) -> None:
+        """The node has brought the object to another place."""
+        entry = self.entries.get(object_id)
+        if entry is not None and is_stored(entry.value):
+            entry.value = value
+
+    # -- lineage -------------------------------------------------------------------------------------------------------
+    def _keep_recipes(self, task: Any) -> None:
+        if task.recipe_kept:
+            task.recipe_kept += 1
+            return
+        task.recipe_kept = 1
+        for inner in task.inputs():
+            entry = self.entries.get(inner)
+            if entry is not None and (entry.rare is None or entry.rare.owner is None):
+                entry.needs_rare().recipes += 1
+
+    def _release_recipes(self, task: Any) -> None:
+        if task is None or not task.recipe_kept:
+            return
+        task.recipe_kept -= 1
+        if task.recipe_kept:
+            return
+        for inner in task.inputs():
+            entry = self.entries.get(inner)
+            if entry is not None and entry.rare is not None and entry.rare.recipes > 0:
+                entry.rare.recipes -= 1
+                if entry.count <= 0:
+                    self._maybe_free(inner, entry)
+
+    # -- borrowers -----------------------------------------------------------------------------------------------------
+    def register(self, object_id: ObjectId, borrower: Address) -> bool:
+        """``borrower`` holds a reference to an object that we own. False if we don't know the object."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            return False
+        rare = entry.needs_rare()
+        if rare.borrowers is None:
+            rare.borrowers = {}
+        count = rare.borrowers.get(borrower.process_id, 0) + 1
+        rare.borrowers[borrower.process_id] = count
+        if count == 0:
+            del rare.borrowers[borrower.process_id]
+        if borrower.process_id != self.address.process_id:
+            self._index_borrower(object_id, borrower)
+        return True
+
+    def _index_borrower(self, object_id: ObjectId, borrower: Address) -> None:
+        ids = self._borrowed_from_us.get(borrower.process_id)
+        if ids is None:
+            ids = self._borrowed_from_us[borrower.process_id] = {}
+            self._port.watch(borrower)
+        ids[object_id] = None
+
+    def unregister(self, object_id: ObjectId, borrower: ProcessId) -> None:
+        """One registration of ``borrower`` less."""
+        entry = self.entries.get(object_id)
+        if entry is not None:
+            self._unregister(object_id, entry, borrower)
+            if entry.count <= 0:
+                self._maybe_free(object_id, entry)
+
+    def _unregister(self, object_id: ObjectId, entry: Entry, borrower: ProcessId) -> None:
+        rare = entry.needs_rare()
+        if rare.borrowers is None:
+            rare.borrowers = {}
+        count = rare.borrowers.get(borrower, 0) - 1
+        rare.borrowers[borrower] = count
+        if count == 0:
+            del rare.borrowers[borrower]
+            ids = self._borrowed_from_us.get(borrower)
+            if ids is not None:
+                ids.pop(object_id, None)
+
+    def answer_wanted(self, object_id: ObjectId, receiver: Address) -> None:
+        """A borrower asks for the value: answer now, or as soon as there is one."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            text = f"object {object_id.hex()} is not known to its owner any more: it was freed"
+            value = self._port.error_value("ReferenceCountingAssertionError", text)
+            self._port.send_to(receiver, messages.ObjectReady(object_id, value))
+        elif entry.value is not None:
+            self._answer(object_id, entry, receiver)
+        else:
+            rare = entry.needs_rare()
+            if rare.wanted_by is None:
+                rare.wanted_by = {}
+            rare.wanted_by[receiver.process_id] = receiver
+            self.want(object_id, entry)
+
+    def _answer(self, object_id: ObjectId, entry: Entry, receiver: Address) -> None:
+        contained = entry.rare.contained if entry.rare is not None else ()
+        value = entry.value if not contained else (VALUE_REFS, entry.value, contained)
+        message = messages.ObjectReady(object_id, value)
+        self.register_receiver(contained, receiver, lambda: self._port.send_to(receiver, message))
+
+    def register_receiver(self, references: References, receiver: Address, then: Callable[[], None]) -> None:
+        """Register ``receiver`` with the owners of all ``references``, then call ``then`` (at once if all are ours)."""
+        foreign: dict[Address, list[ObjectId]] = {}
+        for inner, owner in references:
+            if owner.process_id == self.address.process_id:
+                self.register(inner, receiver)
+            else:
+                foreign.setdefault(owner, []).append(inner)
+        if not foreign:
+            then()
+            return
+        missing = len(foreign)
+
+        def answered() -> None:
+            nonlocal missing
+            missing -= 1
+            if not missing:
+                then()
+
+        for owner, ids in foreign.items():
+            self._port.ask_registration(owner, tuple(ids), receiver, answered)
+
+    def retained(self, candidates: Iterable[ObjectId], caller: ProcessId) -> tuple[list[ObjectId], dict[Address, list[ObjectId]]]:
+        """Of the references that came with a call, those that this process still holds and isn't registered for.
+
+        Gives those whose owner is the caller (the result tells it), and the others by owner (to be registered before
+        the result leaves). All of them count as registered from here on.
+        """
+        told: list[ObjectId] = []
+        others: dict[Address, list[ObjectId]] = {}
+        for object_id in candidates:
+            entry = self.entries.get(object_id)
+            if entry is None or entry.rare is None or entry.rare.owner is None:
+                continue
+            if entry.count <= 0 or entry.rare.registrations > 0:
+                continue
+            entry.rare.registrations = 1
+            if entry.rare.owner.process_id == caller:
+                told.append(object_id)
+            else:
+                others.setdefault(entry.rare.owner, []).append(object_id)
+        return told, others
+
+    # -- deaths --------------------------------------------------------------------------------------------------------
+    def process_died(self, process_id: ProcessId, text: str) -> None:
+        """Drop the registrations of a dead borrower; resolve what a dead owner will never answer."""
+        for object_id in list(self._borrowed_from_us.pop(process_id, ())):
+            entry = self.entries.get(object_id)
+            if entry is not None and entry.rare is not None and entry.rare.borrowers:
+                entry.rare.borrowers.pop(process_id, None)
+                if entry.rare.wanted_by:
+                    entry.rare.wanted_by.pop(process_id, None)
+                if entry.count <= 0:
+                    self._maybe_free(object_id, entry)
+        for object_id in list(self._borrowed_from.get(process_id, ())):
+            entry = self.entries.get(object_id)
+            if entry is None or entry.rare is None:
+                continue
+            entry.rare.registrations = 0
+            if entry.value is None and (entry.rare.asked or entry.waiters):
+                self.resolve(object_id, self._port.error_value("OwnerDiedError", self._owner_died_text(object_id, text)))
+
+    @staticmethod
+    def _owner_died_text(object_id: ObjectId, text: str) -> str:
+        return (
+            f"object {object_id.hex()} can't be read: the process that owned it is gone ({text}). "
+            "Objects live as long as the process that made their reference: let the driver or a long-lived actor "
+            "create what must outlive a worker"
+        )
+
+    # -- inspection ----------------------------------------------------------------------------------------------------
+    def check(self) -> None:
+        """Assert the table's invariants."""
+        for object_id, entry in self.entries.items():
+            rare = entry.rare
+            borrowed = rare is not None and rare.owner is not None
+            kept = rare is not None and (bool(rare.borrowers) or rare.recipes > 0)
+            assert entry.count > 0 or kept or entry.value is None, f"{object_id.hex()} is held by nobody"
+            assert entry.count >= 0, f"{object_id.hex()} has count {entry.count}"
+            assert not (entry.value is not None and entry.waiters), f"{object_id.hex()} is there and still waited for"
+            if borrowed:
+                assert rare is not None and rare.owner is not None
+                assert object_id in self._borrowed_from.get(rare.owner.process_id, {}), "borrowed but not indexed"
+                assert not rare.borrowers, f"{object_id.hex()}: a borrower has no borrowers of its own"
+        for owner, ids in self._borrowed_from.items():
+            for object_id in ids:
+                assert object_id in self.entries, f"{object_id.hex()} of {owner.hex()} is indexed but has no entry"
+
+    def living(self) -> dict[ObjectId, int]:
+        """Object ids and their counts; empty when every reference has returned."""
+        return {object_id: entry.count for object_id, entry in self.entries.items()}

@@ -1,0 +1,166 @@
+"""Batches of messages as bytes, and back, with every byte from outside checked before anything else sees it.
+
+A batch is ``[body, *payload frames]``: the body is a msgpack array of ``(code, *fields)``. A memoryview of
+``limits.own_frame_bytes_min`` or more travels as a frame of its own and lies in the body as an ExtType with the
+frame's number, so large payloads are never copied into msgpack.
+
+What a message may hold is read from the annotations in ``messages.py`` once, at import: how many fields, which types,
+and which nested NamedTuples are to be rebuilt. Anything else is refused as ``MalformedBatch``.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+
+from actorlib.transport import limits, messages
+from actorlib.transport.link import Address
+
+FRAME_EXTENSION = 1
+Decoder = Callable[[Any], Any]
+
+
+class MalformedBatch(Exception):
+    """Bytes that are no batch of messages. The sender is at fault, or is not one of us."""
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _allowed(kind: Any) -> tuple[type, ...] | None:
+    """The exact types that msgpack may give for an annotation; None: anything."""
+    if kind is Any:
+        return None
+    if hasattr(kind, "__supertype__"):
+        return (kind.__supertype__,)
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        parts = [_allowed(part) for part in typing.get_args(kind)]
+        return None if None in parts else tuple(t for part in parts for t in (part or ()))
+    if kind is type(None):
+        return (type(None),)
+    if origin is not None:
+        return (origin,)
+    if _is_named_tuple(kind):
+        return (tuple,)
+    if kind is float:
+        return (float, int)
+    return (kind,)
+
+
+def _rebuild(kind: Any) -> Decoder | None:
+    """How to turn plain tuples back into the NamedTuples of an annotation; None: nothing to do."""
+    if _is_named_tuple(kind):
+        return _decoder(kind)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        inner = _rebuild(arguments[0]) or _check_items(arguments[0])
+        return None if inner is None else lambda items: tuple([inner(item) for item in items])
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            inner = _rebuild(argument)
+            if inner is not None:
+                return lambda item: None if item is None else inner(item)
+    return None
+
+
+def _check_items(kind: Any) -> Decoder | None:
+    allowed = _allowed(kind)
+    if allowed is None:
+        return None
+
+    def check(item: Any) -> Any:
+        if type(item) not in allowed:
+            raise MalformedBatch(f"an item is a {type(item).__name__}, not {allowed[0].__name__}")
+        return item
+
+    return check
+
+
+def _decoder(cls: Any) -> Decoder:
+    """A function that checks the fields of one class and makes an instance."""
+    known = _DECODERS.get(cls)
+    if known is not None:
+        return known
+    hints = typing.get_type_hints(cls)
+    count = len(cls._fields)
+    checks = [(i, a) for i, name in enumerate(cls._fields) if (a := _allowed(hints[name])) is not None]
+    rebuilds = [(i, r) for i, name in enumerate(cls._fields) if (r := _rebuild(hints[name])) is not None]
+    make = cls._make
+
+    def decode(fields: Any) -> Any:
+        if type(fields) is not tuple or len(fields) != count:
+            raise MalformedBatch(f"{cls.__name__} has {count} fields")
+        for index, allowed in checks:
+            if type(fields[index]) not in allowed:
+                raise MalformedBatch(f"{cls.__name__}.{cls._fields[index]} is a {type(fields[index]).__name__}")
+        if rebuilds:
+            items = list(fields)
+            for index, rebuild in rebuilds:
+                items[index] = rebuild(items[index])
+            return make(items)
+        return make(fields)
+
+    _DECODERS[cls] = decode
+    return decode
+
+
+_DECODERS: dict[Any, Decoder] = {}
+_decoder(Address)
+_BY_CODE: dict[int, Decoder] = {code: _decoder(cls) for code, cls, _ in messages.TABLE}
+_CODES: dict[type, tuple[int]] = {cls: (code,) for code, cls, _ in messages.TABLE}
+
+
+class _Frames:
+    """Collects the payloads of one batch that become frames of their own."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self) -> None:
+        self.frames: list[memoryview] = []
+
+    def __call__(self, item: Any) -> Any:
+        view = memoryview(item).cast("B")
+        if view.nbytes < limits.own_frame_bytes_min:
+            return bytes(view)
+        self.frames.append(view)
+        return msgpack.ExtType(FRAME_EXTENSION, len(self.frames).to_bytes(4, "little"))
+
+
+def encode_batch(batch: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """``[body, *payload frames]`` for messages of ``messages.TABLE``."""
+    hook = _Frames()
+    codes = _CODES
+    body = msgpack.packb([codes[type(message)] + message for message in batch], default=hook, use_bin_type=True)
+    return [body, *hook.frames]
+
+
+def decode_batch(body: Any, frames: Sequence[Any] = ()) -> list[Any]:
+    """The messages of a batch. Raises MalformedBatch."""
+    size = len(body)
+    if size > limits.batch_body_bytes_max or len(frames) > limits.frames_per_batch_max:
+        raise MalformedBatch("the batch is larger than the limits allow")
+
+    def payload(code: int, data: bytes) -> Any:
+        number = int.from_bytes(data, "little")
+        if code != FRAME_EXTENSION or not 1 <= number <= len(frames):
+            raise MalformedBatch("a payload names a frame that is not there")
+        return frames[number - 1]
+
+    try:
+        items = msgpack.unpackb(
+            body, use_list=False, raw=False, strict_map_key=False, ext_hook=payload, max_array_len=size, max_map_len=size
+        )
+        if type(items) is not tuple:
+            raise MalformedBatch("a batch is an array")
+        by_code = _BY_CODE
+        return [by_code[item[0]](item[1:]) for item in items]
+    except MalformedBatch:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, msgpack.UnpackException) as error:
+        raise MalformedBatch(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,69 @@
+"""The one place that makes ZeroMQ contexts and sockets, with the limits that each of them gets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import zmq
+
+from actorlib.transport import limits
+from actorlib.transport.ids import ProcessId
+
+CLOSE_LINGER_MS = 200
+
+
+class Sockets:
+    """The two sockets of a process: the inbox, which binds, and the outbox, which connects to every peer.
+
+    Two, because a ROUTER that both binds and connects under mutual ids loses messages in silence when both sides dial.
+    """
+
+    def __init__(self, process_id: ProcessId, endpoint: str) -> None:
+        self.context = zmq.Context(io_threads=1)
+        self.context.set(zmq.MAX_SOCKETS, 64)
+        self.inbox = self._router(process_id)
+        self.outbox = self._router(process_id)
+        self.endpoint = self._bind(endpoint)
+
+    def _router(self, process_id: ProcessId) -> zmq.Socket[bytes]:
+        socket = self.context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTING_ID, process_id)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.LINGER, CLOSE_LINGER_MS)
+        socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)
+        # Sessions bound what is in flight; a high-water mark below would drop or block behind their back.
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        return socket
+
+    def _bind(self, endpoint: str) -> str:
+        if endpoint.startswith("ipc://"):
+            directory = Path(endpoint[len("ipc://") :]).parent
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.inbox.bind(endpoint)
+            return endpoint
+        self.inbox.bind(endpoint)
+        return self.inbox.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def connect(self, process_id: ProcessId, endpoint: str) -> None:
+        """Dial a peer; what is sent under its process id goes there."""
+        self.outbox.setsockopt(zmq.CONNECT_ROUTING_ID, process_id)
+        self.outbox.connect(endpoint)
+
+    def disconnect(self, endpoint: str) -> None:
+        try:
+            self.outbox.disconnect(endpoint)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.ENOTCONN, zmq.ENOENT, zmq.ENOTSUP):  # it was gone already
+                raise
+
+    def close(self, linger_ms: int = CLOSE_LINGER_MS) -> None:
+        self.inbox.close(linger=linger_ms)
+        self.outbox.close(linger=linger_ms)
+        self.context.term()
+        if self.endpoint.startswith("ipc://"):
+            path = self.endpoint[len("ipc://") :]
+            if os.path.exists(path):
+                os.unlink(path)

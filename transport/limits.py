@@ -1,0 +1,57 @@
+"""Every limit of the system, with its unit last in the name. Nothing here grows without a bound elsewhere.
+
+Add a limit here rather than a number in the code that needs it.
+"""
+
+from __future__ import annotations
+
+# -- wire --------------------------------------------------------------------------------------------------------------
+frame_bytes_max = 1 << 30
+"""Largest single frame that a socket accepts (MAXMSGSIZE)."""
+frames_per_batch_max = 4096
+batch_body_bytes_max = 64 << 20
+batch_messages_max = 65_536
+nesting_depth_max = 64
+own_frame_bytes_min = 4096
+"""Payloads of this size and above travel as frames of their own."""
+session_batches_in_flight_max = 1024
+session_bytes_in_flight_max = 256 << 20
+session_ack_delay_s = 0.05
+session_ack_every_batches = 64
+session_resend_after_s = 2.0
+session_resend_after_s_max = 30.0
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+inline_bytes_max = 100 * 1024
+"""Results and arguments up to this size travel inside messages; larger ones go to shared memory."""
+flush_after_calls = 256
+window_calls_max = 1024
+window_work_s = 0.010
+lease_requests_in_flight_max = 4
+lease_idle_s = 1.0
+task_events_pending_max = 10_000
+lineage_bytes_max = 256 << 20
+
+# -- node --------------------------------------------------------------------------------------------------------------
+stderr_tail_bytes_max = 4096
+worker_idle_s = 60.0
+worker_start_timeout_s = 60.0
+infeasible_after_s = 2.0
+"""A demand that no node could satisfy is reported as such after this long (nodes may be joining)."""
+node_report_period_s = 0.1
+heartbeat_period_s = 0.5
+node_suspected_after_s = 3.0
+node_lost_after_s = 8.0
+
+# -- GCS ---------------------------------------------------------------------------------------------------------------
+task_records_max = 20_000
+object_records_max = 20_000
+dead_actors_kept_max = 1_000
+checkpoint_bytes_in_lmdb_max = 64 << 20
+lmdb_map_bytes = 64 << 30
+
+# -- store -------------------------------------------------------------------------------------------------------------
+slab_bytes_min = 8 << 20
+"""Objects much smaller than this share slabs of this size; larger ones get a slab of their own size class."""
+slab_free_bytes_max_fraction = 0.5
+spill_bytes_max_fraction = 0.8
