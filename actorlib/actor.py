@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from actorlib import engine as _engine
@@ -107,7 +107,7 @@ class ActorClass(Generic[T]):
 
     def _create(self, with_options: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle[T]:
         check_call(self._arity, self.cls.__name__, args, kwargs)
-        return _engine.current().create_actor(self._record, self._methods, args, kwargs, with_options)  # type: ignore[arg-type]
+        return _engine.current().create_actor(self._record, self._methods, args, kwargs, with_options)
 
     def options(self, **given: Any) -> ConfiguredActor[T]:
         """The same class with other options, for the actors made through what this gives."""
@@ -160,11 +160,9 @@ class ActorMethod:
         raise TypeError(f"{name} runs in an actor: call it as handle.{self._name}.remote(...)")
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it. Gives an ObjectRef (a list, None or a generator by num_returns); TypeError if arguments don't fit."""
+        """Call it. Gives an ObjectRef (a list, None or a generator by num_returns); TypeError for wrong arguments."""
         arity = self._arity
-        if arity is not None and (
-            kwargs or arity.required_names or not arity.required <= len(args) <= arity.maximum
-        ):
+        if arity is not None and (kwargs or arity.required_names or not arity.required <= len(args) <= arity.maximum):
             check_call(arity, f"{self._handle._class_name}.{self._name}", args, kwargs)
         engine = _engine.Slot.engine or _engine.current()
         return engine.call(self._handle, self._name, args, kwargs, self._options)
@@ -179,16 +177,14 @@ class ActorMethod:
 
         return MethodNode(self.remote, self._name, args, kwargs)
 
-    def map(
-        self, iterable: Iterable[Any], *, chunksize: int | str = "auto", progress: bool = False
-    ) -> Iterator[Any]:
+    def map(self, iterable: Iterable[Any], *, chunksize: int | str = "auto", progress: bool = False) -> Iterator[Any]:
         """Results of the method for each item, in order; chunks travel as one call each."""
         engine, name, handle = _engine.current(), self._name, self._handle
 
         def submit(items: list[Any]) -> Any:
             return engine.call(handle, "__ray_call__", (_run_method_chunk, name, items), {}, self._options)
 
-        total = len(iterable) if hasattr(iterable, "__len__") else None
+        total = len(iterable) if isinstance(iterable, Sized) else None
         return mapping.ordered_results(
             submit, lambda ref: engine.get([ref], None)[0], iterable, chunksize, 4, progress, total
         )
@@ -220,7 +216,12 @@ class ActorHandle(Generic[T]):
 
     @classmethod
     def from_wire(
-        cls, actor_id: bytes, class_name: str, methods: tuple[Any, ...], extra: dict[str, Any], ref: ObjectRef[Any] | None
+        cls,
+        actor_id: bytes,
+        class_name: str,
+        methods: tuple[Any, ...],
+        extra: dict[str, Any],
+        ref: ObjectRef[Any] | None,
     ) -> ActorHandle[Any]:
         """A handle from what the cluster keeps of an actor. ``ref`` None: it does not keep the actor alive."""
         return ActorHandle(actor_id, class_name, methods_from_wire(methods), extra, ref)

@@ -133,7 +133,7 @@ atexit.register(shutdown)
 
 # -- remote ------------------------------------------------------------------------------------------------------------
 @overload
-def remote(function: type[T], /) -> ActorClass[T]: ...
+def remote(function: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
 
 
 @overload

@@ -28,7 +28,9 @@ class DAGNode:
             done[id(self)] = self._run(args, kwargs, inputs, named)
         return done[id(self)]
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         raise TypeError(f"{type(self).__name__} can't be executed by itself")
 
 
@@ -48,7 +50,9 @@ class FunctionNode(DAGNode):
         self._call = call
         self._name = name
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         return self._call(*args, **kwargs)
 
 
@@ -61,7 +65,9 @@ class ClassNode(FunctionNode):
 
     _handle: Any = None
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         if self._handle is None:
             self._handle = self._call(*args, **kwargs)
         return self._handle
@@ -90,7 +96,9 @@ class ClassMethodNode(DAGNode):
         super().__init__((owner, *args), kwargs)
         self._name = name
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         handle, *rest = args
         return getattr(handle, self._name).remote(*rest, **kwargs)
 
@@ -115,7 +123,9 @@ class InputNode(DAGNode):
             raise AttributeError(name)
         return InputAttributeNode(name)
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         if len(inputs) == 1 and not named:
             return inputs[0]
         raise TypeError(f"the graph takes one input, {len(inputs)} positional and {len(named)} named were given")
@@ -128,7 +138,9 @@ class InputAttributeNode(DAGNode):
         super().__init__((), {})
         self._key = key
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         if isinstance(self._key, str) and self._key in named:
             return named[self._key]
         if isinstance(self._key, int) and len(inputs) > 1:
@@ -143,5 +155,7 @@ class MultiOutputNode(DAGNode):
     def __init__(self, outputs: list[Any]) -> None:
         super().__init__(tuple(outputs), {})
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
         return list(args)

@@ -49,7 +49,7 @@ def make_dual(error: TaskError) -> TaskError:
         return error
     cause_class = type(cause)
     try:
-        dual = type(f"TaskError({cause_class.__name__})", (_Dual, cause_class), {"__module__": __name__})
+        dual: Any = type(f"TaskError({cause_class.__name__})", (_Dual, cause_class), {"__module__": __name__})
         made: TaskError = dual.__new__(dual)
         made.__dict__.update(getattr(cause, "__dict__", {}))
         TaskError.__init__(made, error.function_name, error.traceback_text, cause, error.pid, error.node)

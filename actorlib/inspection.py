@@ -85,7 +85,7 @@ def inspect_serializability(
 
     Prints a short report to ``print_file`` (stdout if None), as Ray's function of this name does.
     """
-    label = name or getattr(base_obj, "__qualname__", type(base_obj).__name__)
+    label = str(name or getattr(base_obj, "__qualname__", type(base_obj).__name__))
     if inspect.isfunction(base_obj) or inspect.isclass(base_obj):
         failures = [] if _is_picklable(base_obj) else find_unpicklable_in_function(base_obj)
         failures = failures or ([] if _is_picklable(base_obj) else [(label, type(base_obj).__name__)])

@@ -56,6 +56,7 @@ class ObjectRef(Generic[T]):
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
 
+        # The loop must not run user code (unpickling, callbacks of the future): a thread of its own does.
         def settle() -> None:
             try:
                 value = _engine.current().get([self], 0)[0]
@@ -64,8 +65,10 @@ class ObjectRef(Generic[T]):
             else:
                 future.set_result(value)
 
-        # The loop must not run user code (unpickling, callbacks of the future): a thread of its own does.
-        _engine.current().when_ready(self, lambda: _settler().submit(settle) and None)
+        def ready() -> None:
+            _settler().submit(settle)
+
+        _engine.current().when_ready(self, ready)
         return future
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -173,4 +176,6 @@ class ObjectRefGenerator(Generic[T]):
         self._engine.close_generator(self)
 
     def __reduce__(self) -> Any:
-        raise TypeError("an ObjectRefGenerator can't be passed on; pass the references that it yields, or a list of them")
+        raise TypeError(
+            "an ObjectRefGenerator can't be passed on; pass the references that it yields, or a list of them"
+        )

@@ -61,7 +61,9 @@ def _count(minimum: int) -> Callable[[str, Any], None]:
 
 def _text(name: str, value: Any) -> None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise (TypeError if not isinstance(value, str) else ValueError)(f"option {name}={value!r}: must be a non-empty string")
+        raise (TypeError if not isinstance(value, str) else ValueError)(
+            f"option {name}={value!r}: must be a non-empty string"
+        )
 
 
 def _flag(name: str, value: Any) -> None:
@@ -198,7 +200,7 @@ def _demand(options: dict[str, Any], cpus: float) -> dict[str, int]:
     for kind in ACCELERATORS:
         amount = demand.get(kind, 0)
         if amount > 10_000 and amount % 10_000:
-            raise ValueError(f"{amount / 10_000} {kind}: above 1 only whole numbers, since devices are not split over tasks")
+            raise ValueError(f"{amount / 10_000} {kind}: above 1 only whole numbers; devices are not split")
     return {name: amount for name, amount in demand.items() if amount}
 
 
@@ -240,7 +242,7 @@ def runtime_env(value: dict[str, Any] | None) -> str:
 def _returns_code(value: Any, is_generator: bool) -> int:
     if value is None:
         return STREAMING if is_generator else 1
-    return {"streaming": STREAMING, "dynamic": DYNAMIC}.get(value, value)
+    return int({"streaming": STREAMING, "dynamic": DYNAMIC}.get(value, value))
 
 
 def _retry(value: Any) -> bool | tuple[type[BaseException], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from actorlib import engine as _engine
@@ -86,7 +86,7 @@ class RemoteFunction(Generic[P, R]):
         def get(ref: Any) -> Any:
             return engine.get([ref], None)[0]
 
-        total = len(iterable) if hasattr(iterable, "__len__") else None
+        total = len(iterable) if isinstance(iterable, Sized) else None
         if most is None:
             most = 2 * max(1, int(engine.cluster_resources().get("CPU", 1)))
         return mapping.ordered_results(submit, get, iterable, chunksize, most, progress, total)
@@ -121,7 +121,7 @@ class ConfiguredFunction(Generic[P, R]):
         self._options = with_options
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """As ``RemoteFunction.remote``; gives a list with num_returns above 1, None with 0, a generator if streaming."""
+        """As ``RemoteFunction.remote``; a list with num_returns above 1, None with 0, a generator if streaming."""
         check_call(self._base._arity, self._base._name, args, kwargs)
         return _engine.current().submit(self._base._record, args, kwargs, self._options)
 

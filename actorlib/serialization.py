@@ -107,7 +107,8 @@ def _explain(value: Any, error: BaseException) -> str:
 
     culprits = inspection.find_unpicklable(value)
     where = "; ".join(f"{path or 'the value'} ({kind})" for path, kind in culprits[:3])
-    return f"can't be pickled: {error}. Culprit: {where or type(value).__name__}. Leave it out, or make it where it is used"
+    culprit = where or type(value).__name__
+    return f"can't be pickled: {error}. Culprit: {culprit}. Leave it out, or make it where it is used"
 
 
 def deserialize(data: Any, buffers: Sequence[Any] = ()) -> Any:
@@ -138,7 +139,7 @@ def dumps_function(function: Any) -> bytes:
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
     """Pickle instances of ``cls`` as ``serializer(instance)`` and rebuild them with ``deserializer``."""
-    copyreg.pickle(cls, lambda instance: (_rebuild_custom, (deserializer, serializer(instance))))  # type: ignore[arg-type]
+    copyreg.pickle(cls, lambda instance: (_rebuild_custom, (deserializer, serializer(instance))))
 
 
 def deregister_serializer(cls: type) -> None:

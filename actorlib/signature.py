@@ -42,7 +42,12 @@ def check_call(arity: Arity | None, name: str, args: tuple[Any, ...], kwargs: di
     if arity is None:
         return
     count = len(args)
-    if not kwargs and not arity.required_names and arity.required <= count and (arity.maximum < 0 or count <= arity.maximum):
+    if (
+        not kwargs
+        and not arity.required_names
+        and arity.required <= count
+        and (arity.maximum < 0 or count <= arity.maximum)
+    ):
         return
     if 0 <= arity.maximum < count:
         raise TypeError(f"{name}() takes {arity.maximum} positional arguments but {count} were given")
@@ -54,4 +59,6 @@ def check_call(arity: Arity | None, name: str, args: tuple[Any, ...], kwargs: di
         if keyword in arity.names[:count]:
             raise TypeError(f"{name}() got multiple values for argument {keyword!r}")
         if keyword not in arity.names and keyword not in arity.keyword_names and not arity.takes_any_keyword:
-            raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}; it takes {', '.join(arity.names)}")
+            raise TypeError(
+                f"{name}() got an unexpected keyword argument {keyword!r}; it takes {', '.join(arity.names)}"
+            )

@@ -94,7 +94,7 @@ class Actors:
         self,
         port: Port,
         place: Callable[[Address], NodeId | None],
-        bundle_node: Callable[[GroupId, int], NodeId | None | str],
+        bundle_node: Callable[[GroupId, int], NodeId | str | None],
     ) -> None:
         self._port = port
         self._place = place
@@ -196,7 +196,7 @@ class Actors:
             found = messages.ActorRegistered(message.request_id, True, self.actors[actor_id].spec)
             self._port.send(link, found)
 
-    def list(self, link: Link, message: messages.ActorList) -> None:
+    def list_all(self, link: Link, message: messages.ActorList) -> None:
         names = tuple(key for key in self.names if message.namespace in ("", key[0]))
         self._port.send(link, messages.ActorNames(message.request_id, names))
 
@@ -328,7 +328,14 @@ class Actors:
                 self._die(actor, "it was killed with kill(handle)", None)
             else:
                 death = Death(
-                    actor.worker.process_id, actor.worker.node_id, 0, None, 9, False, "killed with kill(no_restart=False)", ""
+                    actor.worker.process_id,
+                    actor.worker.node_id,
+                    0,
+                    None,
+                    9,
+                    False,
+                    "killed with kill(no_restart=False)",
+                    "",
                 )
                 self._restart(actor, death)
         self._port.send(link, messages.Done(message.request_id))
@@ -362,9 +369,7 @@ class Actors:
     def node_lost(self, node_id: NodeId, reason: str) -> None:
         for actor in list(self.actors.values()):
             if actor.node == node_id and actor.state is not ActorState.DEAD:
-                death = Death(
-                    actor.worker.process_id, node_id, 0, None, None, False, f"its node is gone: {reason}", ""
-                )
+                death = Death(actor.worker.process_id, node_id, 0, None, None, False, f"its node is gone: {reason}", "")
                 actor.node = None
                 self._exited(actor, False, death)
 

@@ -56,7 +56,7 @@ class Nodes:
         self._mark(node_id)
         self._on_changed()
 
-    def list(self, link: Link, message: NodesList) -> None:
+    def list_all(self, link: Link, message: NodesList) -> None:
         self._port.send(link, NodeRegistered(message.request_id, tuple(self.views.values())))
 
     def lost(self, node_id: NodeId, reason: str) -> None:

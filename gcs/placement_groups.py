@@ -18,7 +18,9 @@ from actorlib.transport.messages import GroupCreate, GroupView, NodeView
 TABLE = "groups"
 RETRY_S = 0.2
 
-Place = Callable[[Sequence[dict[str, int]], str, Sequence[NodeView], Sequence[dict[str, str]]], "tuple[NodeId, ...] | str"]
+Place = Callable[
+    [Sequence[dict[str, int]], str, Sequence[NodeView], Sequence[dict[str, str]]], "tuple[NodeId, ...] | str"
+]
 
 
 class Group:
@@ -184,7 +186,7 @@ class PlacementGroups:
         self._retry_later()
 
     # -- asking --------------------------------------------------------------------------------------------------------
-    def bundle_node(self, group_id: GroupId, index: int) -> NodeId | None | str:
+    def bundle_node(self, group_id: GroupId, index: int) -> NodeId | str | None:
         """The node of a bundle (-1: of the first); a reason if it isn't placed; None if there is no such group."""
         group = self.groups.get(group_id)
         if group is None:
@@ -214,7 +216,7 @@ class PlacementGroups:
         else:
             self._port.send(link, messages.GroupTable(message.request_id, (self.groups[group_id].view(),)))
 
-    def list(self, link: Link, message: messages.GroupList) -> None:
+    def list_all(self, link: Link, message: messages.GroupList) -> None:
         self._port.send(link, messages.GroupTable(message.request_id, tuple(g.view() for g in self.groups.values())))
 
     def check(self) -> None:

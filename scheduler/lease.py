@@ -88,7 +88,7 @@ class Port(Protocol):
     def views(self) -> Sequence[NodeView]:
         """All nodes, this one with what is free right now."""
 
-    def group_node(self, group_id: GroupId) -> NodeId | None | str:
+    def group_node(self, group_id: GroupId) -> NodeId | str | None:
         """Where a group's bundles lie if not here: a node, None if it was removed, or the reason why it waits."""
 
     def recall(self, holder: ProcessId, lease_id: LeaseId) -> None: ...
@@ -111,7 +111,12 @@ class LeaseTable:
 
     # -- requests ------------------------------------------------------------------------------------------------------
     def request(
-        self, now: float, holder: ProcessId, message: LeaseRequest, answer: Callable[[Any], None], is_actor: bool = False
+        self,
+        now: float,
+        holder: ProcessId,
+        message: LeaseRequest,
+        answer: Callable[[Any], None],
+        is_actor: bool = False,
     ) -> None:
         """A new demand. ``answer`` takes the LeaseGranted, LeaseWaits, LeaseSpilled or LeaseRefused for it."""
         if (holder, message.request_id) in self._requests:
@@ -260,7 +265,9 @@ class LeaseTable:
             if now - request.arrived_at >= limits.infeasible_after_s:
                 self._wait(request, policy.why_infeasible(views, demand, strategy), True)
             return
-        self._wait(request, f"waiting for {show(demand)}; free here: {show(self.pool.visible())}{self._holders()}", False)
+        self._wait(
+            request, f"waiting for {show(demand)}; free here: {show(self.pool.visible())}{self._holders()}", False
+        )
 
     def _bundle_problem(self, request: Request) -> str:
         pools = self._pools(request)
@@ -292,7 +299,11 @@ class LeaseTable:
                 return
             if lease.state is not RequestState.GRANTED or lease.is_actor or lease.recalled:
                 continue
-            if lease.pool is not None and lease.lease_id in lease.pool.holdings and lease.pool.holdings[lease.lease_id].lent:
+            if (
+                lease.pool is not None
+                and lease.lease_id in lease.pool.holdings
+                and lease.pool.holdings[lease.lease_id].lent
+            ):
                 continue
             if any(self._would_help(lease, request) for request in starved):
                 lease.recalled = True
@@ -351,7 +362,7 @@ class LeaseTable:
     # -- placement groups ----------------------------------------------------------------------------------------------
     def prepare_bundles(self, group_id: GroupId, bundles: Sequence[tuple[int, Resources]]) -> str:
         """First phase: set the resources aside. Gives the reason if they aren't there, else ''."""
-        taken = []
+        taken: list[int] = []
         for index, bundle in bundles:
             if (group_id, index) in self.bundles:
                 continue
@@ -391,6 +402,21 @@ class LeaseTable:
             reason = f"{request.message.label or 'a task'}: {request.reason or 'about to be placed'}"
             counts[reason] = counts.get(reason, 0) + max(1, request.message.backlog)
         return tuple(list(counts.items())[:20])
+
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        """All leases, for people who look."""
+        return tuple(
+            {
+                "lease_id": lease_id.hex(),
+                "holder": lease.holder.hex(),
+                "worker": (lease.worker or b"").hex(),
+                "state": lease.state.value,
+                "label": lease.message.label,
+                "recalled": lease.recalled,
+                "lent": bool(lease.pool is not None and lease.pool.holdings[lease_id].lent),
+            }
+            for lease_id, lease in self.leases.items()
+        )
 
     def has_waiting(self) -> bool:
         return bool(self._waiting)

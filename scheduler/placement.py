@@ -47,7 +47,9 @@ def _place(
         return _all_on_one(bundles, selectors, left, labels)
     for index in order:
         allowed = [
-            node for node, room in left.items() if fits(bundles[index], room) and matches_labels(labels[node], selectors[index])
+            node
+            for node, room in left.items()
+            if fits(bundles[index], room) and matches_labels(labels[node], selectors[index])
         ]
         node = _pick(strategy, allowed, list(chosen.values()))
         if node is None:

@@ -1,4 +1,8 @@
-"""Which node: strategies, labels, packing. Pure functions over the views of the nodes."""
+"""Which node: strategies, labels, packing. Pure functions over the views of the nodes.
+
+Strategies travel as tuples: ``("default",)``, ``("spread",)``, ``("node", node_id, soft)``,
+``("group", group_id, bundle_index or -1, capture_child_tasks)``, ``("labels", hard, soft)`` with dicts of labels.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +90,8 @@ def why_infeasible(views: Sequence[NodeView], demand: Resources, strategy: tuple
     elif kind == "labels":
         extra = f" on a node with labels {dict(strategy[1])}"
     totals = "; ".join(
-        f"node {view.address.node_id.hex()[:8]} has {show(view.total)}" + (f" and labels {view.labels}" if extra else "")
+        f"node {view.address.node_id.hex()[:8]} has {show(view.total)}"
+        + (f" and labels {view.labels}" if extra else "")
         for view in views
         if view.alive
     )

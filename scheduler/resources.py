@@ -146,7 +146,9 @@ class Pool:
         for name, total in self.total.items():
             held = sum(holding.resources.get(name, 0) for holding in self.holdings.values())
             lent = sum(holding.lent for holding in self.holdings.values()) if name == "CPU" else 0
-            assert self.available[name] + held - lent == total, f"{name}: {self.available[name]} + {held} - {lent} != {total}"
+            assert self.available[name] + held - lent == total, (
+                f"{name}: {self.available[name]} + {held} - {lent} != {total}"
+            )
             assert held - lent <= total or name == "CPU", f"more {name} given out than there is"
         for kind, free in self._devices.items():
             assert all(0 <= left <= UNIT for left in free.values()), f"a {kind} is given out twice"

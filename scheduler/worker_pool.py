@@ -174,4 +174,6 @@ class WorkerPool:
     def check(self) -> None:
         for process_id, worker in self.workers.items():
             assert worker.process_id == process_id and worker.state is not WorkerState.DEAD, "a dead worker is kept"
-            assert worker.state in (WorkerState.STARTING, WorkerState.STOPPING) or worker.address is not None, "no address"
+            assert worker.state in (WorkerState.STARTING, WorkerState.STOPPING) or worker.address is not None, (
+                "no address"
+            )

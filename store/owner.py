@@ -64,7 +64,9 @@ class Port(Protocol):
     def recover(self, object_id: ObjectId, recipe: Recipe | None, reason: str) -> None:
         """Make the object again, or resolve it to an error that says why that can't be done."""
 
-    def ask_registration(self, owner: Address, ids: tuple[ObjectId, ...], who: Address, then: Callable[[], None]) -> None:
+    def ask_registration(
+        self, owner: Address, ids: tuple[ObjectId, ...], who: Address, then: Callable[[], None]
+    ) -> None:
         """Send BorrowAdded to ``owner`` and call ``then`` when it has answered or died."""
 
 
@@ -105,7 +107,7 @@ class Entry:
 def unwrap(value: Value) -> tuple[Value, References]:
     """A value without its list of contained references, and that list."""
     if type(value) is tuple and value[0] == VALUE_REFS:
-        return value[1], value[2]
+        return value[1], tuple((inner, Address(*owner)) for inner, owner in value[2])
     return value, ()
 
 
@@ -447,7 +449,9 @@ class OwnerTable:
         for owner, ids in foreign.items():
             self._port.ask_registration(owner, tuple(ids), receiver, answered)
 
-    def retained(self, candidates: Iterable[ObjectId], caller: ProcessId) -> tuple[list[ObjectId], dict[Address, list[ObjectId]]]:
+    def retained(
+        self, candidates: Iterable[ObjectId], caller: ProcessId
+    ) -> tuple[list[ObjectId], dict[Address, list[ObjectId]]]:
         """Of the references that came with a call, those that this process still holds and isn't registered for.
 
         Gives those whose owner is the caller (the result tells it), and the others by owner (to be registered before
@@ -485,7 +489,9 @@ class OwnerTable:
                 continue
             entry.rare.registrations = 0
             if entry.value is None and (entry.rare.asked or entry.waiters):
-                self.resolve(object_id, self._port.error_value("OwnerDiedError", self._owner_died_text(object_id, text)))
+                self.resolve(
+                    object_id, self._port.error_value("OwnerDiedError", self._owner_died_text(object_id, text))
+                )
 
     @staticmethod
     def _owner_died_text(object_id: ObjectId, text: str) -> str:

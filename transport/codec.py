@@ -59,8 +59,8 @@ def _rebuild(kind: Any) -> Decoder | None:
         return _decoder(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        inner = _rebuild(arguments[0]) or _check_items(arguments[0])
-        return None if inner is None else lambda items: tuple([inner(item) for item in items])
+        each = _rebuild(arguments[0]) or _check_items(arguments[0])
+        return None if each is None else lambda items: tuple([each(item) for item in items])
     if origin in (typing.Union, types.UnionType):
         for argument in arguments:
             inner = _rebuild(argument)
@@ -154,7 +154,13 @@ def decode_batch(body: Any, frames: Sequence[Any] = ()) -> list[Any]:
 
     try:
         items = msgpack.unpackb(
-            body, use_list=False, raw=False, strict_map_key=False, ext_hook=payload, max_array_len=size, max_map_len=size
+            body,
+            use_list=False,
+            raw=False,
+            strict_map_key=False,
+            ext_hook=payload,
+            max_array_len=size,
+            max_map_len=size,
         )
         if type(items) is not tuple:
             raise MalformedBatch("a batch is an array")

@@ -164,7 +164,7 @@ class LeaseRequest(NamedTuple):
     request_id: int
     job_id: JobId
     resources: Resources
-    strategy: tuple[Any, ...]  # see scheduler/policy.py: ("default",), ("spread",), ("node", id, soft), ("group", id, index, capture), ("labels", hard, soft)
+    strategy: tuple[Any, ...]  # see "Strategies" in scheduler/policy.py
     runtime_env: str  # canonical JSON; "" is the node's own
     depth: int  # how many tasks up to the driver; deeper ones are granted first
     priority: int
@@ -237,10 +237,11 @@ class Call(NamedTuple):
     task_id: TaskId
     target: Any  # task: function id (16 bytes); actor: method name (str)
     args: Payload  # pickled (args, kwargs); b"" for none; Parts as a value
-    dependencies: tuple[Any, ...]  # one (object_id, owner_address, value) per top-level reference, in order of first use; value None: made by an earlier call to the same worker
+    # One (object_id, owner_address, value) per top-level reference; None: an earlier call to this worker makes it.
+    dependencies: tuple[Any, ...]
     num_returns: int  # -1 streaming, -2 dynamic
     sequence: int  # actor calls: the caller's count for this actor, from 0; tasks: 0
-    extra: dict[str, Any] | None  # rare things: name, depth, attempt, deadline, group, concurrency_group, backpressure, capture_group
+    extra: dict[str, Any] | None  # rare things: name, depth, attempt, code, max_calls, concurrency_group, backpressure
 
 
 class RunTasks(NamedTuple):
@@ -267,7 +268,7 @@ class CallResult(NamedTuple):
     task_id: TaskId
     status: int
     values: tuple[Value, ...]
-    retained: tuple[ObjectId, ...]  # references out of the arguments that the worker still holds and whose owner the caller is
+    retained: tuple[ObjectId, ...]  # out of the arguments: the worker still holds them, and the caller owns them
     duration_us: int
 
 
@@ -296,7 +297,7 @@ class GiveBackCalls(NamedTuple):
     """submitter -> worker: return up to ``count`` calls that have not started, newest first."""
 
     lease_id: LeaseId
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 class CancelCall(NamedTuple):
@@ -310,7 +311,7 @@ class GeneratorItem(NamedTuple):
     """worker -> caller: item ``index`` of a streaming call; its object id is object_id(task_id, index + 1)."""
 
     task_id: TaskId
-    index: int
+    index: int  # type: ignore[assignment]
     value: Value
 
 
@@ -318,7 +319,7 @@ class GeneratorConsumed(NamedTuple):
     """caller -> worker: how many items the consumer has taken (backpressure), or -1: it lost interest."""
 
     task_id: TaskId
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 class DebugPing(NamedTuple):

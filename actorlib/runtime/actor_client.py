@@ -122,12 +122,13 @@ class ActorClients:
             if task.cancelled:
                 queue.popleft()
                 continue
-            values: tuple[Any, ...] | None = ()
+            values: tuple[Any, ...] = ()
             if task.dependencies:
-                values = dependency_values(task, entries, client)
-                if values is None:
+                found = dependency_values(task, entries, client)
+                if found is None:
                     self._wait_for_arguments(client, task)
                     break
+                values = found
             queue.popleft()
             calls.append(task.to_call(values, client.sequence))
             client.sequence += 1

@@ -11,7 +11,6 @@ its calls: they have nowhere else to go.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from actorlib.transport.ids import TaskId
 from actorlib.transport.link import Link

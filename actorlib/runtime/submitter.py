@@ -250,13 +250,14 @@ class Submitter:
         pending = deque(tasks)
         while pending:
             task = pending.popleft()
-            values: tuple[Any, ...] | None = ()
+            values: tuple[Any, ...] = ()
             if task.dependencies:
-                values = dependency_values(task, self._table.entries, lease)
-                if values is None:
+                found = dependency_values(task, self._table.entries, lease)
+                if found is None:
                     if not task.is_waiting():
                         self._wait_again(task)
                     continue
+                values = found
             followers = None
             if task.extra is not None:
                 followers = task.extra.pop("_followers", None)
@@ -347,9 +348,8 @@ class Submitter:
         queue.leases[lease.lease_id] = lease
         self._leases[lease.lease_id] = lease
         self._by_worker[message.worker.process_id] = lease
-        self._mark(queue)
-        if not queue.ready:
-            self._steal_for(lease)
+        # At once, not with the next pump: a recall may follow in the same batch, and an unused lease would go back.
+        self._pump_queue(queue)
 
     def _steal_for(self, idle: Lease) -> None:
         """Ask the busiest lease of the same shape for half of what it has not started."""
@@ -371,7 +371,9 @@ class Submitter:
         if queue is None:
             return
         queue.reason = message.reason
-        if message.infeasible and self._port.infeasible(f"{queue.ready[0].name() if queue.ready else 'a task'}: {message.reason}"):
+        if message.infeasible and self._port.infeasible(
+            f"{queue.ready[0].name() if queue.ready else 'a task'}: {message.reason}"
+        ):
             self._fail_queue(queue, "TaskUnschedulableError", message.reason)
 
     def refused(self, message: messages.LeaseRefused) -> None:
@@ -515,9 +517,8 @@ class Submitter:
     # -- cancelling and asking -----------------------------------------------------------------------------------------
     def cancel(self, task: Task, force: bool, recursive: bool) -> None:
         """Queued: never runs. In flight: the worker is told, with ``force`` its process is killed."""
-        if task.state is TaskState.FINISHED or task.cancelled:
-            if not force or task.state is TaskState.FINISHED:
-                return
+        if task.state is TaskState.FINISHED or (task.cancelled and not force):
+            return
         task.cancelled = True
         if task.state is not TaskState.IN_FLIGHT:
             self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} was cancelled before it started")
@@ -577,4 +578,3 @@ class Submitter:
         for queue in self._queues.values():
             for task in queue.ready:
                 assert task.cancelled or task.state is TaskState.READY, f"{task.name()} is queued but not ready"
-

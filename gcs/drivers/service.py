@@ -61,11 +61,11 @@ class GcsService:
             m.JobStarted: self.jobs.started,
             m.NodeRegister: self.nodes.register,
             m.NodeReport: self.nodes.report,
-            m.NodesList: self.nodes.list,
+            m.NodesList: self.nodes.list_all,
             m.ActorRegister: actors.register,
             m.ActorSubscribe: actors.subscribe,
             m.ActorFind: actors.find,
-            m.ActorList: actors.list,
+            m.ActorList: actors.list_all,
             m.ActorKill: actors.kill,
             m.ActorReleased: actors.released,
             m.ActorCreated: actors.created,
@@ -78,7 +78,7 @@ class GcsService:
             m.GroupCreate: groups.create,
             m.GroupRemove: groups.remove,
             m.GroupFind: groups.find,
-            m.GroupList: groups.list,
+            m.GroupList: groups.list_all,
             m.GroupSubscribe: groups.subscribe,
             m.BundlesPrepared: groups.prepared,
             m.TaskEvents: lambda _, message: self.records.add(message),
@@ -94,7 +94,7 @@ class GcsService:
             ("checkpoints", self.checkpoints),
         ):
             for key, value in self._journal.rows(table):
-                core.load(key, value)  # type: ignore[attr-defined]
+                core.load(key, value)
 
     # -- the way out ---------------------------------------------------------------------------------------------------
     def persist(self, table: str, key: bytes, value: bytes | None) -> None:

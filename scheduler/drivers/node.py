@@ -155,7 +155,16 @@ class NodeService:
     def views(self) -> Sequence[NodeView]:
         here = self.loop.address.node_id
         mine = NodeView(
-            self.loop.address, self.epoch, True, self.pool.total, self.pool.visible(), self.labels, self.hostname, 0, (), ""
+            self.loop.address,
+            self.epoch,
+            True,
+            self.pool.total,
+            self.pool.visible(),
+            self.labels,
+            self.hostname,
+            0,
+            (),
+            "",
         )
         return [mine, *(view for node_id, view in self._views.items() if node_id != here)]
 
@@ -445,7 +454,7 @@ class NodeService:
         if link is not None:
             link.send(messages.LeaseRecalled(lease_id))
 
-    def group_node(self, group_id: GroupId) -> NodeId | None | str:
+    def group_node(self, group_id: GroupId) -> NodeId | str | None:
         view = self._groups.get(group_id)
         if view is None:
             self._groups[group_id] = messages.GroupView(group_id, "", "", "", "PENDING", (), (), "")
@@ -483,7 +492,9 @@ class NodeService:
             spec.class_name,
         )
         here = self.loop.address.process_id
-        self.leases.request(self._now(), here, request, lambda answer: self._actor_answer(hosting, answer), is_actor=True)
+        self.leases.request(
+            self._now(), here, request, lambda answer: self._actor_answer(hosting, answer), is_actor=True
+        )
 
     def _actor_answer(self, hosting: Hosting, answer: Any) -> None:
         spec, incarnation = hosting.order.spec, hosting.order.incarnation
@@ -572,7 +583,9 @@ class NodeService:
 
     def _end_job(self, job_id: JobId, reason: str) -> None:
         detached = {
-            hosting.worker for hosting in self._hosted.values() if hosting.order.spec.detached and hosting.worker is not None
+            hosting.worker
+            for hosting in self._hosted.values()
+            if hosting.order.spec.detached and hosting.worker is not None
         }
         for worker in self.workers.of_job(job_id):
             if worker.process_id not in detached:
@@ -590,7 +603,7 @@ class NodeService:
             "workers": workers,
             "waiting": dict(self.leases.reasons()),
             "store": [service.usage() for service in self._others if hasattr(service, "usage")],
-            "leases": len(self.leases.leases),
+            "leases": self.leases.rows(),
         }
         link.send(messages.NodeStatusReply(message.request_id, status))
 

@@ -136,8 +136,8 @@ class Loop:
         self._session_sweep_at = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
-        self._inbox_fd = self._sockets.inbox.getsockopt(zmq.FD)
-        self._outbox_fd = self._sockets.outbox.getsockopt(zmq.FD)
+        self._inbox_fd: int = self._sockets.inbox.FD
+        self._outbox_fd: int = self._sockets.outbox.FD
         for fd in (self._wake_fd, self._inbox_fd, self._outbox_fd):
             self._epoll.register(fd, select.EPOLLIN)
         self._debug = os.environ.get("ACTORLIB_DEBUG") == "1"
@@ -445,9 +445,7 @@ class Loop:
     # -- receiving -----------------------------------------------------------------------------------------------------
     def _is_readable(self) -> bool:
         sockets = self._sockets
-        return bool(
-            sockets.inbox.getsockopt(zmq.EVENTS) & zmq.POLLIN or sockets.outbox.getsockopt(zmq.EVENTS) & zmq.POLLIN
-        )
+        return bool((int(sockets.inbox.EVENTS) | int(sockets.outbox.EVENTS)) & zmq.POLLIN)
 
     def _receive(self) -> bool:
         received = self._receive_from(self._sockets.outbox, self._dialled)

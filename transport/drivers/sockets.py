@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Sockets:
         try:
             self.outbox.disconnect(endpoint)
         except zmq.ZMQError as error:
-            if error.errno not in (zmq.ENOTCONN, zmq.ENOENT, zmq.ENOTSUP):  # it was gone already
+            if error.errno not in (errno.ENOTCONN, errno.ENOENT):  # it was gone already
                 raise
 
     def close(self, linger_ms: int = CLOSE_LINGER_MS) -> None:

@@ -146,7 +146,7 @@ class Calls(Objects):
             return ObjectRef(oid, address, drop)
         if num_returns == STREAMING:
             return self._make_generator(task)
-        refs = []
+        refs: list[ObjectRef[Any]] = []
         for index in range(num_returns):
             oid = object_id(task.task_id, index)
             entries[oid] = Entry(task)
@@ -185,9 +185,9 @@ class Calls(Objects):
         oid = object_id(task.task_id, 0)
         if not options.name:
             self.table.entries[oid] = Entry(task)
-            ref = None if options.detached else ObjectRef(oid, self.address, self.drop_ref)
+            mine = None if options.detached else self.new_ref(oid)
             self.loop.post(self._register_actor, (spec, task))
-            return self._handle(spec, ref)
+            return self._handle(spec, mine)
         return self._create_named(spec, task, options)
 
     def _create_named(self, spec: messages.ActorSpec, task: Task, options: ActorOptions) -> ActorHandle[Any]:
@@ -205,8 +205,7 @@ class Calls(Objects):
             self.loop.post(self.table.release, oid)
             return self._handle(answer.spec, None)
         self.table.entries[oid].needs_rare().on_free = lambda: self._actor_released(spec)
-        ref = None if options.detached else ObjectRef(oid, self.address, self.drop_ref)
-        return self._handle(spec, ref)
+        return self._handle(spec, None if options.detached else self.new_ref(oid))
 
     def _actor_spec(
         self,
@@ -271,9 +270,7 @@ class Calls(Objects):
     def _actor_registered(self, spec: messages.ActorSpec, answer: Any) -> None:
         if type(answer) is messages.Failure:
             error = self.error_value(answer.kind, answer.text)
-            self.actors.updated(
-                ActorUpdate(spec.actor_id, 0, "DEAD", NOWHERE, answer.text, None, error, 0)
-            )
+            self.actors.updated(ActorUpdate(spec.actor_id, 0, "DEAD", NOWHERE, answer.text, None, error, 0))
 
     def _actor_released(self, spec: messages.ActorSpec) -> None:
         if not self.closed:

@@ -54,14 +54,18 @@ class Checkpointing(Execution):
         """Between calls, on the thread that runs them: save if it is time."""
         self._calls_since += 1
         every_calls, every_s = self._options.get("every_calls"), self._options.get("every_s")
-        due = bool(every_calls) and self._calls_since >= every_calls
+        due = every_calls is not None and self._calls_since >= every_calls
         if not due and every_s:
             due = time.monotonic() - self._saved_at >= every_s
         if due:
             try:
                 self._save(wait=False)
             except Exception as error:
-                print(f"actorlib: no checkpoint of {self.class_name} could be made: {error!r}", file=sys.stderr, flush=True)
+                print(
+                    f"actorlib: no checkpoint of {self.class_name} could be made: {error!r}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 self._calls_since = 0
 
     def _tick(self) -> None:

@@ -35,7 +35,9 @@ class Driver(ClusterView):
         address = Address(process_id, node.node_id, f"ipc://{directory}/{process_id.hex()}")
         job_id = JobId(process_id)
         trace_dir = os.path.join(directory, "logs")
-        super().__init__(address, "driver", node, gcs, job_id, host_id, namespace or f"job-{process_id.hex()}", trace_dir)
+        super().__init__(
+            address, "driver", node, gcs, job_id, host_id, namespace or f"job-{process_id.hex()}", trace_dir
+        )
         self._node_handle = handle
         self._log_to_driver = log_to_driver
         self._node_pidfd = -1
@@ -74,7 +76,9 @@ class Driver(ClusterView):
         """Everything that waits fails with the reason; nothing hangs."""
         if self.closed:
             return
-        text = f"the node of this session is gone ({reason}); call actorlib.shutdown() and actorlib.init() to start anew"
+        text = (
+            f"the node of this session is gone ({reason}); call actorlib.shutdown() and actorlib.init() to start anew"
+        )
         print(f"actorlib: {text}", file=sys.stderr, flush=True)
         self.closed = True
         error = self.error_value("NodeDiedError", text)
@@ -145,9 +149,7 @@ def start_local(
         found = join(address)
         directory = tempfile.mkdtemp(prefix="s-d", dir=os.path.dirname(os.path.dirname(found["node"].endpoint[6:])))
         try:
-            driver = Driver(
-                None, found["node"], found["gcs"], directory, found["host_id"], namespace, log_to_driver
-            )
+            driver = Driver(None, found["node"], found["gcs"], directory, found["host_id"], namespace, log_to_driver)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise

@@ -204,7 +204,9 @@ class Execution(ClusterView):
         except Exception as broken:
             return f"{type(error).__name__} (its traceback can't be printed: {broken!r})"
 
-    def finish(self, item: Item, context: CallContext, status: int, values: Any, references: Any, took_s: float) -> None:
+    def finish(
+        self, item: Item, context: CallContext, status: int, values: Any, references: Any, took_s: float
+    ) -> None:
         """Queue a result for the caller. Any thread."""
         call = item.call
         if type(status) is not int:

@@ -195,7 +195,12 @@ class Node:
         process_id = new_process_id()
         address = Address(process_id, NodeId(process_id), f"ipc://{session_dir}/node")
         hello = messages.Hello(
-            messages.PROTOCOL_VERSION, address, "node", os.getpid(), JobId(b""), "%d.%d" % sys.version_info[:2]
+            messages.PROTOCOL_VERSION,
+            address,
+            "node",
+            os.getpid(),
+            JobId(b""),
+            f"{sys.version_info[0]}.{sys.version_info[1]}",
         )
         trace_dir = os.path.join(session_dir, "logs")
         self.loop = Loop(address, hello, {}, self._on_link_down, helper=False, trace_dir=trace_dir)

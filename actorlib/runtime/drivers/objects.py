@@ -12,11 +12,13 @@ from actorlib.object_ref import ObjectRef
 from actorlib.runtime.drivers.process import Process
 from actorlib.runtime.task import TaskState
 from actorlib.store.drivers.shared_memory import ObjectMissing
-from actorlib.store.owner import Entry, References
+from actorlib.store.owner import Entry, References, is_stored
 from actorlib.transport import limits, messages
 from actorlib.transport.ids import ObjectId, object_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import VALUE_PARTS, VALUE_STORED, Value
+
+RECOVERIES_MAX = 20
 
 
 class Waiting:
@@ -77,11 +79,13 @@ class Objects(Process):
             value = self.store.write_parts(oid, data, buffers)
             if value is not None:
                 break
-            size = self.store.size_needed(data, buffers)
-            grant = self.ask(self.node, lambda request_id: messages.SlabRequest(request_id, size))
-            self.store.add_slab(grant.path, grant.size)
+            self._request_slab(self.store.size_needed(data, buffers))
         self.loop.post(self._send_sealed, None)
         return value
+
+    def _request_slab(self, size: int) -> None:
+        grant = self.ask(self.node, lambda request_id: messages.SlabRequest(request_id, size))
+        self.store.add_slab(grant.path, grant.size)
 
     def _send_sealed(self, _: None) -> None:
         entries = self.store.pending_sealed()
@@ -109,34 +113,43 @@ class Objects(Process):
         try:
             error = serialization.deserialize(value[1])
         except Exception as unreadable:
-            return exceptions.ActorlibError(f"{value[2]} (the exception itself can't be unpickled here: {unreadable!r})")
+            return exceptions.ActorlibError(
+                f"{value[2]} (the exception itself can't be unpickled here: {unreadable!r})"
+            )
         return error if isinstance(error, BaseException) else exceptions.ActorlibError(str(error))
 
     def _read_stored(self, oid: ObjectId, owner: Address, value: Value) -> tuple[Any, Any]:
         """Map an object; where it is gone from its place, have the node find it or its owner make it again."""
-        for _ in range(20):
+        for _ in range(RECOVERIES_MAX):
             try:
                 return self.store.read(value, oid)
             except ObjectMissing:
-                place = value
-            answer = self.ask(self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place))
-            if answer.value is not None:
-                value = answer.value
-                self.loop.post(self._moved, (oid, value))
-                continue
-            self.loop.run(lambda: self.table.lost(oid, place, "it is not in the store any more"))
-            self._await([self.new_counted(oid, owner)], 1, None)
-            entry = self.table.entries.get(oid)
-            value = entry.value if entry is not None else None
-            if type(value) is not tuple or value[0] != VALUE_STORED:
-                raise exceptions.ObjectLostError(f"object {oid.hex()} was lost") if value is None else self.load_error(value)
-        raise exceptions.ObjectLostError(f"object {oid.hex()} was lost again each time that it was recovered")
+                value = self._find_again(oid, owner, value)
+                if not is_stored(value):
+                    break
+        else:
+            raise exceptions.ObjectLostError(f"object {oid.hex()} was lost again each time that it was recovered")
+        if type(value) is tuple and value[0] == messages.VALUE_ERROR:
+            raise self.load_error(value)
+        if type(value) is tuple:
+            return value[1], value[2]
+        return value, ()
+
+    def _find_again(self, oid: ObjectId, owner: Address, place: Value) -> Value:
+        """The value of an object that was not where ``place`` says."""
+        answer = self.ask(self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place))
+        if answer.value is not None:
+            self.loop.post(self._moved, (oid, answer.value))
+            return answer.value
+        self.loop.run(lambda: self.table.lost(oid, place, "it is not in the store any more"))
+        self._await([self.adopt_ref(oid, owner)], 1, None)
+        entry = self.table.entries.get(oid)
+        if entry is None or entry.value is None:
+            raise exceptions.ObjectLostError(f"object {oid.hex()} was lost, and the session ended before it came back")
+        return entry.value
 
     def _moved(self, pair: tuple[ObjectId, Value]) -> None:
         self.table.moved(*pair)
-
-    def new_counted(self, oid: ObjectId, owner: Address) -> ObjectRef[Any]:
-        return self.adopt_ref(oid, owner)
 
     # -- put and get ---------------------------------------------------------------------------------------------------
     def put(self, value: Any) -> ObjectRef[Any]:
@@ -214,7 +227,7 @@ class Objects(Process):
         """Block until ``needed`` of ``refs`` are there; False if the time is over."""
         self.refuse_blocking()
         if timeout is not None and timeout <= 0:
-            self.loop.run(lambda: [self._want(ref) for ref in refs])
+            self.loop.run(lambda: self._want_all(refs))
             return sum(map(self._is_ready, refs)) >= needed
         waiting = Waiting(needed)
         self.loop.post(self._begin_wait, (refs, waiting))
@@ -223,10 +236,11 @@ class Objects(Process):
         self.loop.post(self._end_wait, (refs, waiting))
         return False
 
-    def _want(self, ref: ObjectRef[Any]) -> None:
-        entry = self.table.entries.get(ObjectId(ref._id))
-        if entry is not None and entry.value is None:
-            self.table.want(ObjectId(ref._id), entry)
+    def _want_all(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        for ref in refs:
+            entry = self.table.entries.get(ObjectId(ref._id))
+            if entry is not None and entry.value is None:
+                self.table.want(ObjectId(ref._id), entry)
 
     def _begin_wait(self, item: tuple[Sequence[ObjectRef[Any]], Waiting]) -> None:
         refs, waiting = item

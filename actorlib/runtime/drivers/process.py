@@ -50,7 +50,12 @@ class Process:
         self.closed = False
         self.ids = IdFactory(address.process_id)
         hello = messages.Hello(
-            messages.PROTOCOL_VERSION, address, role, os.getpid(), job_id, "%d.%d" % sys.version_info[:2]
+            messages.PROTOCOL_VERSION,
+            address,
+            role,
+            os.getpid(),
+            job_id,
+            f"{sys.version_info[0]}.{sys.version_info[1]}",
         )
         self.handlers: dict[type, Handler] = {}
         self.loop = Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir)
@@ -217,7 +222,7 @@ class Process:
                 m.LeaseLost: self._on_lease_lost,
                 m.ActorUpdate: self._on_actor_update,
                 m.ObjectWanted: self._on_wanted,
-                m.ObjectReady: lambda _, message: self.table.resolve(message.object_id, message.value),
+                m.ObjectReady: self._on_ready,
                 m.BorrowAdded: self._on_borrow_added,
                 m.BorrowReleased: self._on_borrow_released,
                 m.ObjectMissing: self._on_missing,
@@ -292,6 +297,9 @@ class Process:
         for object_id in message.object_ids:
             self.table.answer_wanted(object_id, link.peer)
 
+    def _on_ready(self, _: Link, message: messages.ObjectReady) -> None:
+        self.table.resolve(message.object_id, message.value)
+
     def _on_borrow_added(self, link: Link, message: messages.BorrowAdded) -> None:
         for object_id in message.object_ids:
             self.table.register(object_id, message.borrower)
@@ -302,7 +310,9 @@ class Process:
             self.table.unregister(object_id, link.peer.process_id)
 
     def _on_missing(self, link: Link, message: messages.ObjectMissing) -> None:
-        self.table.lost(message.object_id, message.value, f"a reader on {link.peer.process_id.hex()[:8]} did not find it")
+        self.table.lost(
+            message.object_id, message.value, f"a reader on {link.peer.process_id.hex()[:8]} did not find it"
+        )
         self.table.answer_wanted(message.object_id, link.peer)
 
     def _on_process_died(self, _: Link, message: messages.ProcessDied) -> None:

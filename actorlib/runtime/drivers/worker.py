@@ -85,7 +85,12 @@ class Worker(Checkpointing):
 
     def _on_run_actor_calls(self, link: Link, message: messages.RunActorCalls) -> None:
         spec = self.spec
-        if spec is None or spec.actor_id != message.actor_id or self.incarnation != message.incarnation or self.stopping:
+        if (
+            spec is None
+            or spec.actor_id != message.actor_id
+            or self.incarnation != message.incarnation
+            or self.stopping
+        ):
             ids = tuple(call.task_id for call in message.calls)
             reason = self.stopping or "this worker does not host that incarnation of the actor"
             link.send(messages.ActorCallsRefused(message.actor_id, ids, reason))
@@ -122,7 +127,11 @@ class Worker(Checkpointing):
     def _cancel_children(self, parent: bytes) -> None:
         for entry in list(self.table.entries.values()):
             task = entry.task
-            if isinstance(task, Task) and task.state is not TaskState.FINISHED and (task.extra or {}).get("parent") == parent:
+            if (
+                isinstance(task, Task)
+                and task.state is not TaskState.FINISHED
+                and (task.extra or {}).get("parent") == parent
+            ):
                 self.cancel_task(task, False, True)
 
     def _interrupt(self, item: Item) -> None:
@@ -321,7 +330,13 @@ class Worker(Checkpointing):
         self.was_restarted = creation.incarnation > 0
         self._set_devices(creation.accelerators)
         call = messages.Call(
-            spec.actor_id, spec.class_id, spec.args, spec.dependencies, 1, 0, None  # type: ignore[arg-type]
+            spec.actor_id,
+            spec.class_id,
+            spec.args,
+            spec.dependencies,
+            1,
+            0,
+            None,  # type: ignore[arg-type]
         )
         item = Item(self.node_link, call, "")
         try:
