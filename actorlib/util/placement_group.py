@@ -111,9 +111,7 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
     if not rows:
         raise ValueError(f"there is no placement group named {placement_group_name!r}")
     bundles = rows[0]["bundles"]
-    return PlacementGroup(
-        bytes.fromhex(rows[0]["placement_group_id"]), [bundles[index] for index in sorted(bundles)]
-    )
+    return PlacementGroup(bytes.fromhex(rows[0]["placement_group_id"]), [bundles[index] for index in sorted(bundles)])
 
 
 def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class _QueueActor:
     async def put(self, item: Any, timeout: float | None = None) -> bool:
         try:
             await asyncio.wait_for(self.queue.put(item), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False
         return True
 
@@ -48,7 +48,7 @@ class _QueueActor:
     async def get(self, timeout: float | None = None) -> tuple[Any, ...]:
         try:
             return (await asyncio.wait_for(self.queue.get(), timeout),)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return ()
 
     async def put_nowait(self, item: Any) -> bool:

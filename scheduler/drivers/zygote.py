@@ -77,7 +77,7 @@ class Zygote:
         try:
             self._connection.send(msgpack.packb(report))
         except OSError:
-            sys.exit(0)  # the node is gone
+            os._exit(0)  # the node is gone
 
     def _become_worker(self, config: dict[str, Any], fds: list[int]) -> None:
         code = 1

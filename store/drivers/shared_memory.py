@@ -14,6 +14,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,15 +59,17 @@ def slab_file(path: str) -> str:
 
 
 class StoreClient:
-    """Writes and reads objects of the node's store. One a process; writing is not thread-safe by itself."""
+    """Writes and reads objects of the node's store. One a process, for all of its threads."""
 
     def __init__(self, node_id: NodeId, host_id: str) -> None:
         self._node_id = node_id
         self._host_id = host_id
+        self._placing = threading.Lock()
         self._granted: list[_Granted] = []
         self._mappings: dict[str, tuple[mmap.mmap, int]] = {}
-        self._sealed: list[tuple[ObjectId, str, int, int]] = []
-        self._returned: list[str] = []
+        # Filled by the thread that writes, emptied by the one that drives the loop: deques, since those are atomic.
+        self._sealed: deque[tuple[ObjectId, str, int, int]] = deque()
+        self._returned: deque[str] = deque()
 
     # -- writing -------------------------------------------------------------------------------------------------------
     @staticmethod
@@ -85,13 +89,15 @@ class StoreClient:
         self._mappings[key] = kept
         while len(self._mappings) > MAPPINGS_KEPT_MAX:
             del self._mappings[next(iter(self._mappings))]
-        self._granted.append(_Granted(path, size, memoryview(kept[0])))
+        with self._placing:
+            self._granted.append(_Granted(path, size, memoryview(kept[0])))
 
     def write_parts(self, object_id: ObjectId, data: Any, buffers: Sequence[memoryview]) -> Value:
         """Copy an object into shared memory; gives its value, or None if a slab must be granted first."""
         sizes = [len(data), *(buffer.nbytes for buffer in buffers)]
         need = slab.object_bytes(sizes)
-        found = self._place(need)
+        with self._placing:
+            found = self._place(need)
         if found is None:
             return None
         granted, offset = found
@@ -120,13 +126,11 @@ class StoreClient:
 
     def pending_sealed(self) -> list[tuple[ObjectId, str, int, int]]:
         """What was written since the last call, for the node."""
-        sealed, self._sealed = self._sealed, []
-        return sealed
+        return [self._sealed.popleft() for _ in range(len(self._sealed))]
 
     def take_returned(self) -> list[str]:
         """Slabs that are full, for the node."""
-        returned, self._returned = self._returned, []
-        return returned
+        return [self._returned.popleft() for _ in range(len(self._returned))]
 
     # -- reading -------------------------------------------------------------------------------------------------------
     def read(self, value: Value, object_id: ObjectId) -> tuple[memoryview, list[memoryview]]:

@@ -355,7 +355,8 @@ class Loop:
             self._run_posted()
             sent = self._flush()
             busy = busy or received or sent
-            if not sent or not self._is_readable():
+            # Sending and dialling swallow the signal of what has arrived meanwhile, so ask before anybody sleeps.
+            if not self._is_readable():
                 return busy
         self._posted.append((_call, _nothing))  # more has come meanwhile; let others see it in the next turn
         return True

@@ -7,6 +7,7 @@ import inspect
 import os
 import time
 import traceback
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -59,7 +60,8 @@ class Execution(ClusterView):
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._recent: dict[ObjectId, Value] = {}
         self._recent_bytes = 0
-        self._finished: list[Finished] = []
+        self._finished: deque[Finished] = deque()
+        self._sending = False  # _send_finished is posted and has not begun
         self._consumed: dict[TaskId, int] = {}
         self._calls_of: dict[bytes, int] = {}
 
@@ -212,15 +214,18 @@ class Execution(ClusterView):
         if type(status) is not int:
             status = int(status)
         result = CallResult(call.task_id, status, values, (), int(took_s * 1e6))
-        first = not self._finished
         self._finished.append(Finished(item, result, context.held, references))
-        if first:
+        # Append first, look second; the sender clears the flag first and takes second: so nothing is left behind.
+        if not self._sending:
+            self._sending = True
             self.loop.post(self._send_finished, None)
 
     def _send_finished(self, _: None) -> None:
-        finished, self._finished = self._finished, []
+        self._sending = False
         batches: dict[Any, list[CallResult]] = {}
-        for done in finished:
+        finished = self._finished
+        for _ in range(len(finished)):
+            done = finished.popleft()
             self._remember(done.result)
             if done.held or done.references:
                 self._send_with_references(done)

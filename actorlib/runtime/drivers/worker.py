@@ -25,7 +25,7 @@ from actorlib.runtime.drivers.execution import ExitActor
 from actorlib.runtime.mailbox import Item, Mailbox
 from actorlib.runtime.task import Task, TaskState
 from actorlib.transport import messages
-from actorlib.transport.ids import JobId, ObjectId, ProcessId
+from actorlib.transport.ids import JobId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Link, Timer
 from actorlib.transport.messages import ActorSpec, ResultStatus
 
@@ -223,7 +223,7 @@ class Worker(Checkpointing):
     # -- running -------------------------------------------------------------------------------------------------------
     def run(self) -> None:
         """The main thread's life."""
-        self.node_link.send(messages.WorkerReady(self.address, os.getpid()))
+        self.loop.post(self.node_link.send, messages.WorkerReady(self.address, os.getpid()))
         while self.stopping is None:
             self.loop.drive(self._has_work, None)
             if self._to_create is not None:
@@ -330,13 +330,13 @@ class Worker(Checkpointing):
         self.was_restarted = creation.incarnation > 0
         self._set_devices(creation.accelerators)
         call = messages.Call(
-            spec.actor_id,
+            TaskId(spec.actor_id),
             spec.class_id,
             spec.args,
             spec.dependencies,
             1,
             0,
-            None,  # type: ignore[arg-type]
+            None,
         )
         item = Item(self.node_link, call, "")
         try:
