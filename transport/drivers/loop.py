@@ -39,6 +39,14 @@ from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.session import HEADER_BYTES, MalformedHeader, Session
 
 HOT_LOOKS = 20
+ROUNDS_MAX = 8
+SPIN_S = 0.0002
+SPIN_CREDIT_MAX = 8
+SPIN_CREDIT_MIN = -64
+# Plain ints: pyzmq's enums cost half a microsecond at each use.
+EVENTS = int(zmq.EVENTS)
+READABLE = int(zmq.POLLIN)
+NOBLOCK = int(zmq.NOBLOCK)
 LOOK_EVERY_S = 0.001
 PARK_AFTER_LOOKS = 5
 SLOW_HANDLER_S = 0.05
@@ -112,6 +120,7 @@ class Loop:
         on_link_down: Callable[[Link, str], None],
         helper: bool = True,
         trace_dir: str | None = None,
+        spin: bool = False,
     ) -> None:
         self._sockets = Sockets(address.process_id, address.endpoint)
         self.address = address._replace(endpoint=self._sockets.endpoint)
@@ -136,6 +145,9 @@ class Loop:
         self._session_sweep_at = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
+        self._inbox_get: Any = self._sockets.inbox.getsockopt
+        self._outbox_get: Any = self._sockets.outbox.getsockopt
+        self._spin_credit = 1 if spin and len(os.sched_getaffinity(0)) > 1 else SPIN_CREDIT_MIN * 1_000_000
         self._inbox_fd: int = self._sockets.inbox.FD
         self._outbox_fd: int = self._sockets.outbox.FD
         for fd in (self._wake_fd, self._inbox_fd, self._outbox_fd):
@@ -282,8 +294,23 @@ class Loop:
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 return False
-            if not self._posted:
+            if not self._posted and not self._spin(now):
                 self._block(self._patience(now, deadline))
+
+    def _spin(self, now: float) -> bool:
+        """Look for a moment before sleeping: waking up costs more than a short answer takes. True if something came.
+
+        Each success earns credit and each failure costs it, so waits that are long are not preceded by spinning.
+        """
+        if self._spin_credit <= 0:
+            self._spin_credit += 1
+            return False
+        while time.monotonic() - now < SPIN_S:
+            if self._posted or self._is_readable():
+                self._spin_credit = min(self._spin_credit + 1, SPIN_CREDIT_MAX)
+                return True
+        self._spin_credit = self._spin_credit - 2 if self._spin_credit > 2 else SPIN_CREDIT_MIN
+        return False
 
     def _leave(self) -> None:
         self._owner = None
@@ -347,17 +374,20 @@ class Loop:
             return  # somebody else has read it
 
     def _turn(self) -> bool:
-        """One turn: posted work, messages, timers, and what is to be sent for it. True if there was anything."""
+        """One turn: posted work, messages, timers, and what is to be sent for it. True if there was anything.
+
+        Sending and dialling swallow the signal of what has arrived meanwhile, so the last round of a turn is one in
+        which the sockets were found empty and were not touched after that.
+        """
         busy = self._run_posted()
-        for _ in range(4):
+        for _ in range(ROUNDS_MAX):
             received = self._receive()
-            self._run_timers()
-            self._run_posted()
-            sent = self._flush()
-            busy = busy or received or sent
-            # Sending and dialling swallow the signal of what has arrived meanwhile, so ask before anybody sleeps.
-            if not self._is_readable():
+            if self._timers or self._session_sweep_at:
+                self._run_timers()
+            worked = self._run_posted() if self._posted else False
+            if not self._flush() and not received and not worked:
                 return busy
+            busy = True
         self._posted.append((_call, _nothing))  # more has come meanwhile; let others see it in the next turn
         return True
 
@@ -445,32 +475,30 @@ class Loop:
 
     # -- receiving -----------------------------------------------------------------------------------------------------
     def _is_readable(self) -> bool:
-        sockets = self._sockets
-        return bool((int(sockets.inbox.EVENTS) | int(sockets.outbox.EVENTS)) & zmq.POLLIN)
+        return bool((self._inbox_get(EVENTS) | self._outbox_get(EVENTS)) & READABLE)
 
     def _receive(self) -> bool:
-        received = self._receive_from(self._sockets.outbox, self._dialled)
-        return self._receive_from(self._sockets.inbox, self._accepted) or received
-
-    def _receive_from(self, socket: zmq.Socket[bytes], links: dict[Any, SocketLink]) -> bool:
         received = False
-        for _ in range(1000):
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            except zmq.ZMQError:
-                if self._closing:
-                    break
-                raise
+        if self._outbox_get(EVENTS) & READABLE:
             received = True
-            link = links.get(frames[0])
-            if link is None:
-                if links is self._dialled:
-                    continue  # of a link that was dropped meanwhile
-                link = self._accept(frames[0])
-            self._on_batch(link, frames)
+            self._receive_from(self._sockets.outbox, self._outbox_get, self._dialled)
+        if self._inbox_get(EVENTS) & READABLE:
+            received = True
+            self._receive_from(self._sockets.inbox, self._inbox_get, self._accepted)
         return received
+
+    def _receive_from(
+        self, socket: zmq.Socket[bytes], events: Callable[[int], Any], links: dict[Any, SocketLink]
+    ) -> None:
+        for _ in range(1000):
+            frames = socket.recv_multipart(NOBLOCK)
+            link = links.get(frames[0])
+            if link is not None:
+                self._on_batch(link, frames)
+            elif links is not self._dialled:  # else it is of a link that was dropped meanwhile
+                self._on_batch(self._accept(frames[0]), frames)
+            if self._closing or not events(EVENTS) & READABLE:
+                return
 
     def _accept(self, routing_id: bytes) -> SocketLink:
         peer = Address(ProcessId(routing_id), self.address.node_id, "")
@@ -576,7 +604,7 @@ class Loop:
     def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
         socket = self._sockets.outbox if link.dialled else self._sockets.inbox
         try:
-            socket.send_multipart([link.peer.process_id, *frames], zmq.NOBLOCK, copy=True)
+            socket.send_multipart([link.peer.process_id, *frames], NOBLOCK)
         except zmq.Again:
             return  # the session sends it again
         except zmq.ZMQError as error:

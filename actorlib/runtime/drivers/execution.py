@@ -214,6 +214,7 @@ class Execution(ClusterView):
         if type(status) is not int:
             status = int(status)
         result = CallResult(call.task_id, status, values, (), int(took_s * 1e6))
+        self._remember(result)
         self._finished.append(Finished(item, result, context.held, references))
         # Append first, look second; the sender clears the flag first and takes second: so nothing is left behind.
         if not self._sending:
@@ -226,7 +227,6 @@ class Execution(ClusterView):
         finished = self._finished
         for _ in range(len(finished)):
             done = finished.popleft()
-            self._remember(done.result)
             if done.held or done.references:
                 self._send_with_references(done)
             else:
@@ -237,9 +237,8 @@ class Execution(ClusterView):
     def _remember(self, result: CallResult) -> None:
         """Keep small results for calls that follow at once (see Submitter: a chain on one lease)."""
         for index, value in enumerate(result.values):
-            size = len(value) if isinstance(value, bytes) else 256
             self._recent[object_id(result.task_id, index)] = value
-            self._recent_bytes += size
+            self._recent_bytes += len(value) if isinstance(value, bytes) else 256
         while len(self._recent) > 2048 or self._recent_bytes > RECENT_BYTES_MAX:
             oldest = next(iter(self._recent))
             value = self._recent.pop(oldest)

@@ -58,7 +58,7 @@ class Process:
             f"{sys.version_info[0]}.{sys.version_info[1]}",
         )
         self.handlers: dict[type, Handler] = {}
-        self.loop = Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir)
+        self.loop = Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir, spin=role == "driver")
         self.address = self.loop.address
         self.table = OwnerTable(self.address, self)
         self.completion = Completion(self.table, self)
