@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from actorlib import actor, exceptions, remote_function
+from actorlib import actor, engine, exceptions, remote_function
 from actorlib.actor import ActorClass, ActorHandle, exit_actor, method
 from actorlib.api import (
     as_completed,
@@ -62,6 +62,7 @@ __all__ = [
     "cancel",
     "checkpoint_now",
     "cluster_resources",
+    "engine",
     "exceptions",
     "exit_actor",
     "get",

@@ -51,6 +51,7 @@ class Request:
         "order",
         "pool",
         "reason",
+        "_shape",
         "recalled",
         "state",
         "worker",
@@ -71,10 +72,11 @@ class Request:
         self.accelerators: dict[str, tuple[int, ...]] = {}
         self.reason = ""
         self.recalled = False
+        strategy = tuple(tuple(part.items()) if isinstance(part, dict) else part for part in message.strategy)
+        self._shape = (tuple(sorted(message.resources.items())), strategy, message.runtime_env)
 
     def shape(self) -> tuple[Any, ...]:
-        message = self.message
-        return (tuple(sorted(message.resources.items())), message.strategy, message.runtime_env)
+        return self._shape
 
 
 class Port(Protocol):
@@ -145,7 +147,7 @@ class LeaseTable:
                 text = f"node {strategy[1].hex()[:8]}, which the task must run on (soft=False), is not alive"
                 request.answer(messages.LeaseRefused(message.request_id, "TaskUnschedulableError", text))
                 return True
-        if message.hops >= HOPS_MAX:
+        if message.hops >= HOPS_MAX or (message.hops and strategy and strategy[0] == "spread"):
             return False
         self._turn += 1
         chosen = policy.choose(views, self.node_id, message.resources, strategy, message.locality, self._turn)

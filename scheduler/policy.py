@@ -67,8 +67,7 @@ def choose(
         return None
     roomy = [view for view in feasible if fits(demand, view.available)]
     if kind == "spread":
-        among = roomy or feasible
-        return among[turn % len(among)].address.node_id
+        return feasible[turn % len(feasible)].address.node_id
     if kind == "labels" and strategy[2]:
         preferred = [view for view in roomy if matches_labels(view.labels, strategy[2])]
         roomy = preferred or roomy

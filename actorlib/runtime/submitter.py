@@ -80,7 +80,7 @@ class Lease(Target):
 class ShapeQueue:
     """Ready tasks of one shape, and the leases to run them."""
 
-    __slots__ = ("leases", "max_calls", "options", "ready", "reason", "requests", "shape", "stuck")
+    __slots__ = ("leases", "options", "ready", "reason", "requests", "shape", "spreads")
 
     def __init__(self, shape: Shape, options: Any) -> None:
         self.shape = shape
@@ -89,7 +89,7 @@ class ShapeQueue:
         self.leases: dict[LeaseId, Lease] = {}
         self.requests: dict[int, Address] = {}  # request id -> the node that has it
         self.reason = "waiting for a worker lease"
-        self.stuck: Timer | None = None
+        self.spreads = options.strategy[:1] == ("spread",)  # each task is placed anew, so a lease serves one
 
 
 class Submitter:
@@ -231,6 +231,8 @@ class Submitter:
         if lease.recalled or lease.blocked or lease.link.is_down:
             return 0
         in_flight = lease.in_flight
+        if lease.queue.spreads:
+            return 0 if in_flight or lease.replies_seen else 1
         if not in_flight:
             return 1 if self._alone(task) else self._window(task)
         if self._alone(task) or self._alone(next(iter(in_flight.values()))):
@@ -444,7 +446,7 @@ class Submitter:
                 succeed(task, values, retained, lease.worker)
             else:
                 self._unsuccessful(task, status, values, retained, lease)
-        if lease.recalled and not in_flight:
+        if (lease.recalled or lease.queue.spreads) and not in_flight:
             self._return(lease)
         self._mark(lease.queue)
 
@@ -484,6 +486,16 @@ class Submitter:
 
     def worker_blocked(self, lease: Lease) -> None:
         lease.blocked = bool(lease.in_flight)
+
+    def node_died(self, node: ProcessId, death: Death) -> None:
+        """A node that had leased workers to us, or has requests of ours, is gone."""
+        for lease in [lease for lease in self._leases.values() if lease.node.process_id == node]:
+            self.lost(messages.LeaseLost(lease.lease_id, death._replace(process_id=lease.worker.process_id)))
+        for queue in self._queues.values():
+            for request_id in [rid for rid, at in queue.requests.items() if at.process_id == node]:
+                del queue.requests[request_id]
+                self._requests.pop(request_id, None)
+                self._mark(queue)
 
     def lost(self, message: messages.LeaseLost) -> None:
         """A leased worker died: blame what was running, try the rest again."""

@@ -75,6 +75,7 @@ class NodeService:
         self._streams: dict[ProcessId, tuple[Stream, Stream]] = {}
         self._drivers: dict[ProcessId, tuple[Link, int]] = {}
         self._watchers: dict[ProcessId, dict[ProcessId, Link]] = {}
+        self._watched: dict[ProcessId, Address] = {}
         self._deaths: dict[ProcessId, Death] = {}
         self._hosted: dict[Hosted, Hosting] = {}
         self._actor_of: dict[ProcessId, Hosted] = {}
@@ -149,8 +150,24 @@ class NodeService:
 
     def _on_nodes_changed(self, _: Link, message: messages.NodesChanged) -> None:
         for view in message.nodes:
+            before = self._views.get(view.address.node_id)
             self._views[view.address.node_id] = view
+            if not view.alive and (before is None or before.alive):
+                self._node_lost(view)
         self.leases.recheck(self._now())
+
+    def _node_lost(self, view: NodeView) -> None:
+        """Another node is gone, and with it all of its processes: whoever dealt with them must hear of it."""
+        node_id = view.address.node_id
+        text = f"ended with its node {node_id.hex()[:8]}: {view.death}"
+        for process_id, address in list(self._watched.items()):
+            if address.node_id == node_id:
+                self._process_died(process_id, Death(process_id, node_id, 0, None, None, False, text, ""))
+        death = Death(view.address.process_id, node_id, view.os_pid, None, None, False, f"was lost: {view.death}", "")
+        for link in self.loop.links():
+            if link.hello is not None and link.hello.role != "node":
+                link.send(messages.ProcessDied(view.address.process_id, death))
+        self._process_died(view.address.process_id, death)
 
     def views(self) -> Sequence[NodeView]:
         here = self.loop.address.node_id
@@ -388,6 +405,7 @@ class NodeService:
                 self._kill(lease.worker, "the process that had leased it is gone")
         for service in self._others:
             service.process_died(process_id, death)
+        self._watched.pop(process_id, None)
         for link in self._watchers.pop(process_id, {}).values():
             link.send(messages.ProcessDied(process_id, death))
         for watching in self._watchers.values():
@@ -401,6 +419,7 @@ class NodeService:
             link.send(messages.ProcessDied(process_id, self._deaths[process_id]))
             return
         self._watchers.setdefault(process_id, {})[link.peer.process_id] = link
+        self._watched[process_id] = address
         if address.node_id != self.loop.address.node_id:
             other = self.node_address(address.node_id)
             if other is not None and other.process_id != link.peer.process_id:

@@ -275,6 +275,14 @@ class Node:
         for kind, handler in gcs_handlers.items():
             if kind not in node_handlers:
                 self.loop.handlers[kind] = handler
+        at_gcs_register = gcs_handlers[messages.NodeRegister]
+
+        def node_registers(link: Any, message: Any) -> None:
+            at_gcs_register(link, message)
+            if link.peer.process_id != own:
+                self._watch_node(link.peer.node_id, message.os_pid)
+
+        self.loop.handlers[messages.NodeRegister] = node_registers
         node_job_ended = node_handlers[messages.JobEnded]
 
         def job_ended(link: Any, message: Any) -> None:
@@ -282,6 +290,21 @@ class Node:
             self.gcs_service.job_ended(message.job_id, message.reason)
 
         self.loop.handlers[messages.JobEnded] = job_ended
+
+    def _watch_node(self, node_id: Any, os_pid: int) -> None:
+        """A node on this machine: the kernel tells when its process ends."""
+        try:
+            pidfd = os.pidfd_open(os_pid)
+        except OSError:
+            self.gcs_service.nodes.lost(node_id, "its process was gone when it registered")
+            return
+
+        def ended() -> None:
+            self.loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self.gcs_service.nodes.lost(node_id, f"its process {os_pid} ended")
+
+        self.loop.add_reader(pidfd, ended)
 
     def _launcher_gone(self) -> None:
         self.loop.remove_reader(self._life_fd)

@@ -317,6 +317,7 @@ class Process:
 
     def _on_process_died(self, _: Link, message: messages.ProcessDied) -> None:
         self._watched.pop(message.process_id, None)
+        self.submitter.node_died(message.process_id, message.death)
         self.loop.drop_link(message.process_id, message.death.text)
         self.table.process_died(message.process_id, exceptions.explain(message.death))
 

@@ -1,0 +1,41 @@
+# Each target makes the virtual environment it needs. Long suites take their length as a variable.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: demo test lint bench bench-peers docs clean
+
+$(STAMP): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,envs,dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/environment_hosts.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p actorlib
+
+bench: $(STAMP)
+	$(BIN)/python bench/run.py
+
+# The same work on Ray, in an environment of its own.
+bench-peers: setup.cfg
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	.venv-peers/bin/python -m pip install --quiet --no-build-isolation --editable . ray
+	.venv-peers/bin/python bench/run.py --peers
+
+docs: $(STAMP)
+	$(BIN)/python -m pytest -q tests/tidy/test_docs.py
+
+clean:
+	rm -rf $(VENV) .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
