@@ -227,18 +227,16 @@ class ActorHandle(Generic[T]):
         return ActorHandle(actor_id, class_name, methods_from_wire(methods), extra, ref)
 
     def __getattr__(self, name: str) -> ActorMethod:
+        # Not cached on the handle: that would be a cycle, and the actor would outlive its last handle until a collection.
         if name in INTERNAL:
-            made = ActorMethod(self, name, MethodOptions(), None)
-        else:
-            methods = self.__dict__.get("_methods", {})
-            info = methods.get(name)
-            if info is None:
-                near = difflib.get_close_matches(name, methods, 3)
-                hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(methods)}"
-                raise AttributeError(f"actor {self.__dict__.get('_class_name')} has no method {name!r}{hint}")
-            made = ActorMethod(self, name, info.options, info.arity)
-        self.__dict__[name] = made
-        return made
+            return ActorMethod(self, name, MethodOptions(), None)
+        methods = self.__dict__.get("_methods", {})
+        info = methods.get(name)
+        if info is None:
+            near = difflib.get_close_matches(name, methods, 3)
+            hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(methods)}"
+            raise AttributeError(f"actor {self.__dict__.get('_class_name')} has no method {name!r}{hint}")
+        return ActorMethod(self, name, info.options, info.arity)
 
     @property
     def _actor_id_hex(self) -> str:

@@ -22,7 +22,8 @@ class TaskError(ActorlibError):
     """
 
     def __init__(self, function: str, traceback_text: str, cause: BaseException | None, pid: int, node: str) -> None:
-        super().__init__(function, traceback_text, cause, pid, node)
+        # Not super(): in a combined class that would be the user's constructor.
+        Exception.__init__(self, function, traceback_text, cause, pid, node)
         self.function_name = function
         self.traceback_text = traceback_text
         self.cause = cause

@@ -249,6 +249,7 @@ class RunTasks(NamedTuple):
 
     lease_id: LeaseId
     job_id: JobId
+    namespace: str  # of the job: where names are looked up
     replies_seen: int
     calls: tuple[Call, ...]
 

@@ -95,11 +95,14 @@ class ShapeQueue:
 class Submitter:
     """Runs tasks on leased workers. See the module's docstring."""
 
-    def __init__(self, table: OwnerTable, completion: Completion, port: Port, job_id: JobId, node: Address) -> None:
+    def __init__(
+        self, table: OwnerTable, completion: Completion, port: Port, job_id: JobId, namespace: str, node: Address
+    ) -> None:
         self._table = table
         self._completion = completion
         self._port = port
-        self._job_id = job_id
+        self.job_id = job_id  # a worker learns its job, and the namespace, with its first call
+        self.namespace = namespace
         self._node = node
         self._queues: dict[Shape, ShapeQueue] = {}
         self._dirty: dict[Shape, ShapeQueue] = {}
@@ -279,7 +282,9 @@ class Submitter:
             lease.idle_timer.cancel()
             lease.idle_timer = None
         self._attach_code(lease, calls)
-        lease.link.send(messages.RunTasks(lease.lease_id, self._job_id, lease.replies_seen, tuple(calls)))
+        lease.link.send(
+            messages.RunTasks(lease.lease_id, self.job_id, self.namespace, lease.replies_seen, tuple(calls))
+        )
 
     def _wait_again(self, task: Task) -> None:
         """An argument was lost between its arrival and the call: wait until it is recovered."""
@@ -309,7 +314,7 @@ class Submitter:
         self._port.link(node).send(
             messages.LeaseRequest(
                 request_id,
-                self._job_id,
+                self.job_id,
                 options.resources,
                 options.strategy,
                 options.runtime_env,

@@ -16,7 +16,7 @@ import actorlib
 from actorlib.util.multiprocessing import AsyncResult, Pool
 
 try:
-    from joblib.parallel import (  # type: ignore[import-untyped]
+    from joblib.parallel import (
         AutoBatchingMixin,
         FallbackToBackend,
         ParallelBackendBase,

@@ -191,7 +191,7 @@ def export_to_prometheus(registry: Any = None) -> Any:
     Raises NotSupportedByEngineError if prometheus_client is not installed.
     """
     try:
-        import prometheus_client  # type: ignore[import-not-found,unused-ignore]
+        import prometheus_client
     except ImportError as error:
         raise NotSupportedByEngineError("export needs prometheus_client: pip install prometheus_client") from error
     collector = _Collector()
@@ -212,7 +212,7 @@ class _Collector:
         yield from families
 
     def _family(self, name: str, series: _Series) -> Any:
-        from prometheus_client import core  # type: ignore[import-not-found,unused-ignore]
+        from prometheus_client import core
 
         safe = "".join(char if char.isalnum() or char in "_:" else "_" for char in name)
         if series.kind == "histogram":

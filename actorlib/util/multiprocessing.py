@@ -83,9 +83,12 @@ def _travelling(error: Exception, func: Callable[..., Any]) -> BaseException:
 
 
 class _Chunk:
-    """Items for one process. ``done`` is called with the results, or with the error that befell the whole chunk."""
+    """Items for one process. ``done`` is called with the results, or with the error that befell the whole chunk.
 
-    __slots__ = ("done", "func", "how", "items", "stop_at_error")
+    ``ref`` is the reference of its call while that is out.
+    """
+
+    __slots__ = ("done", "func", "how", "items", "ref", "stop_at_error")
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class _Chunk:
         self.how = how
         self.stop_at_error = stop_at_error
         self.done = done
+        self.ref: Any = None
 
     def fail(self, error: BaseException) -> None:
         self.done([_Failed(error)] * (1 if self.stop_at_error else len(self.items)))
@@ -126,6 +130,7 @@ class AsyncResult:
         callback: Callable[[Any], Any] | None,
         error_callback: Callable[[BaseException], Any] | None,
     ) -> None:
+        self._chunks: list[_Chunk] = []
         self._parts: list[list[Any]] = [[] for _ in range(chunks)]
         self._missing = chunks
         self._is_single = is_single
@@ -156,8 +161,17 @@ class AsyncResult:
             if callback is not None:
                 callback(self._value if self._error is None else self._error)
         finally:
-            self._parts = []
+            self._parts, self._chunks = [], []
             self._over.set()
+
+    def _wait_until_over(self, timeout: float | None) -> bool:
+        """Wait as ``actorlib.wait`` does for chunks that are out, which is quicker than to be told, then for the rest."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for chunk in self._chunks:
+            ref = chunk.ref
+            if ref is not None and not self._over.is_set():
+                actorlib.wait([ref], timeout=_left(deadline))
+        return self._over.wait(_left(deadline))
 
     def ready(self) -> bool:
         """Whether the call has ended."""
@@ -171,11 +185,11 @@ class AsyncResult:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the call has ended, ``timeout`` seconds at most."""
-        self._over.wait(timeout)
+        self._wait_until_over(timeout)
 
     def get(self, timeout: float | None = None) -> Any:
         """The result. Raises what the call raised, or multiprocessing.TimeoutError after ``timeout`` seconds."""
-        if not self._over.wait(timeout):
+        if not self._wait_until_over(timeout):
             raise TimeoutError(f"no result within {timeout} s")
         if self._error is not None:
             raise self._error
@@ -229,8 +243,7 @@ class IMapIterator(Iterator[Any]):
             if self._is_exhausted and self._delivered == self._submitted:
                 raise StopIteration
             try:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                self._deliver(*self._arrived.get(timeout=left))
+                self._deliver(*self._arrived.get(timeout=_left(deadline)))
             except queue.Empty:
                 raise TimeoutError(f"no result within {timeout} s") from None
             self._feed(self._pool._imap_chunks_max)
@@ -335,7 +348,8 @@ class Pool:
         self._check_running()
         result = AsyncResult(1, True, callback, error_callback)
         item = (tuple(args), dict(kwds or {}))
-        self._start([_Chunk(func, [item], "apply", True, functools.partial(result._chunk_done, 0))])
+        result._chunks = [_Chunk(func, [item], "apply", True, functools.partial(result._chunk_done, 0))]
+        self._start(list(result._chunks))
         return result
 
     # -- many calls ----------------------------------------------------------------------------------------------------
@@ -388,12 +402,11 @@ class Pool:
         parts = [list(items[start : start + size]) for start in range(0, len(items), size or 1)]
         result = AsyncResult(len(parts), False, callback, error_callback)
         shared = actorlib.put(func) if len(parts) > 1 else func
-        self._start(
-            [
-                _Chunk(shared, part, how, True, functools.partial(result._chunk_done, index))
-                for index, part in enumerate(parts)
-            ]
-        )
+        result._chunks = [
+            _Chunk(shared, part, how, True, functools.partial(result._chunk_done, index))
+            for index, part in enumerate(parts)
+        ]
+        self._start(list(result._chunks))
         return result
 
     def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator:
@@ -439,8 +452,8 @@ class Pool:
             seat.in_flight += 1
             seat.started += 1
             try:
-                ref = seat.actor.run.remote(chunk.func, chunk.items, chunk.how, chunk.stop_at_error)
-                given.append((seat, chunk, ref.future()))
+                chunk.ref = seat.actor.run.remote(chunk.func, chunk.items, chunk.how, chunk.stop_at_error)
+                given.append((seat, chunk, chunk.ref.future()))
             except Exception as error:  # what can't be sent fails its chunk
                 refused: Future[Any] = Future()
                 refused.set_exception(error)
@@ -463,6 +476,7 @@ class Pool:
 
     def _chunk_over(self, seat: _Seat, chunk: _Chunk, outcome: Future[Any]) -> None:
         error = outcome.exception()
+        chunk.ref = None
         with self._lock:
             seat.in_flight -= 1
             if error is None:
@@ -539,6 +553,10 @@ def _start_session(processes: int | None, address: str | None) -> None:
         actorlib.init(address=address)
     else:
         actorlib.init(num_cpus=processes)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _positive(chunksize: int) -> int:

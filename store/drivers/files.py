@@ -29,7 +29,10 @@ class StoreFiles:
         os.makedirs(spill_directory, mode=0o700, exist_ok=True)
 
     def create(self, number: int, size: int) -> str:
-        path = os.path.join(self.directory, f"slab-{number}.0")
+        return self._create_at(os.path.join(self.directory, f"slab-{number}.0"), size)
+
+    @staticmethod
+    def _create_at(path: str, size: int) -> str:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # All pages now: a page that can't be had later would be a SIGBUS in the writer.
@@ -42,11 +45,14 @@ class StoreFiles:
         return path
 
     def renew(self, slab: Slab) -> str | None:
-        fd = os.open(slab.path, os.O_RDWR | os.O_CLOEXEC)
+        base, _, generation = slab.path.rpartition(".")
+        path = f"{base}.{int(generation) + 1}"
+        try:
+            fd = os.open(slab.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody cleaned up behind our back: its objects are lost, its room is not
+            return self._create_at(path, slab.size)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            base, _, generation = slab.path.rpartition(".")
-            path = f"{base}.{int(generation) + 1}"
             os.rename(slab.path, path)
             return path
         except BlockingIOError:

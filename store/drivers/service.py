@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,8 @@ class StoreService:
                 target.write(data)
             self.catalog.restored(object_id, into, 0)
         assert place.slab is not None
+        if not os.path.exists(place.slab.path):
+            raise TornSpill(f"{place.slab.path} was removed by somebody else")
         node_id = self._host.address.node_id
         return (VALUE_STORED, node_id, place.slab.path, place.offset, place.size, self._host_id)
 

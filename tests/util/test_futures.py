@@ -106,7 +106,7 @@ def test_errors(executor: Executor) -> None:
     with pytest.raises(KeyError):
         future.result()
     with pytest.raises(TypeError, match="pickle"):
-        executor.submit(square, threading.Lock()).result(timeout=30)  # type: ignore[arg-type]
+        executor.submit(square, threading.Lock()).result(timeout=30)
     with pytest.raises(TypeError):
         executor.submit(square).result(timeout=30)
     with pytest.raises(TypeError, match="callable"):

@@ -6,7 +6,7 @@ import math
 import os
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
+import joblib
 import numpy
 import pytest
 

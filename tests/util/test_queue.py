@@ -109,9 +109,10 @@ def test_wrong_batches_are_refused(queue: Queue) -> None:
 
 
 def test_none_and_containers_are_items_like_others(queue: Queue) -> None:
-    for item in (None, (), [], {"a": 1}):
+    items: list[Any] = [None, (), [], {"a": 1}]
+    for item in items:
         queue.put(item)
-    assert [queue.get() for _ in range(4)] == [None, (), [], {"a": 1}]
+    assert [queue.get() for _ in items] == items
 
 
 def test_a_blocked_get_is_served_by_a_later_put(queue: Queue) -> None:

@@ -560,8 +560,16 @@ class Loop:
             return
         try:
             handler(link, message)
-        except Exception:
-            self._report(f"handling {type(message).__name__}")
+        except Exception as error:
+            self._failed(link, message, error)
+
+    def _failed(self, link: Link, message: Any, error: Exception) -> None:
+        """A handler raised: that is a bug of ours. Whoever asked gets an answer all the same, so nothing hangs."""
+        self._report(f"handling {type(message).__name__}")
+        request_id = getattr(message, "request_id", 0)
+        if request_id and type(message) is not messages.Failure:
+            text = f"internal error while handling {type(message).__name__}: {type(error).__name__}: {error}"
+            link.send(messages.Failure(request_id, "ActorlibError", text))
 
     def _dispatch_watched(self, handler: Handler, link: Link, message: Any) -> None:
         if self._trace is not None:
@@ -569,8 +577,8 @@ class Loop:
         started = time.monotonic()
         try:
             handler(link, message)
-        except Exception:
-            self._report(f"handling {type(message).__name__}")
+        except Exception as error:
+            self._failed(link, message, error)
         took_s = time.monotonic() - started
         if took_s > SLOW_HANDLER_S:
             stack = "".join(traceback.format_stack(limit=8))

@@ -51,7 +51,12 @@ class Checkpointing(Execution):
         return answer.number, answer.state
 
     def after_call(self) -> None:
-        """Between calls, on the thread that runs them: save if it is time."""
+        """Between a call and its reply, on the thread that runs calls: save if it is time.
+
+        The reply waits until the checkpoint is kept, so whoever has seen it can count on the state coming back.
+        """
+        if not self.is_checkpointed:
+            return
         self._calls_since += 1
         every_calls, every_s = self._options.get("every_calls"), self._options.get("every_s")
         due = every_calls is not None and self._calls_since >= every_calls
@@ -59,7 +64,7 @@ class Checkpointing(Execution):
             due = time.monotonic() - self._saved_at >= every_s
         if due:
             try:
-                self._save(wait=False)
+                self._save(wait=True)
             except Exception as error:
                 print(
                     f"actorlib: no checkpoint of {self.class_name} could be made: {error!r}",

@@ -289,7 +289,12 @@ class Execution(ClusterView):
             values = (value,) * max(1, call.num_returns)
         finally:
             CURRENT.reset(token)
-        self.finish(item, context, status, values, references, time.perf_counter() - started)
+        took_s = time.perf_counter() - started
+        self.after_call()
+        self.finish(item, context, status, values, references, took_s)
+
+    def after_call(self) -> None:
+        """Between a call and its reply."""
 
     def context_for(self, item: Item) -> CallContext:
         call, extra = item.call, item.call.extra

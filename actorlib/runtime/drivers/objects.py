@@ -141,12 +141,24 @@ class Objects(Process):
         if answer.value is not None:
             self.loop.post(self._moved, (oid, answer.value))
             return answer.value
-        self.loop.run(lambda: self.table.lost(oid, place, "it is not in the store any more"))
-        self._await([self.adopt_ref(oid, owner)], 1, None)
+        ref = self.adopt_ref(oid, owner)
+        self.loop.run(lambda: self._report_lost(oid, place))
+        self._await([ref], 1, None)
         entry = self.table.entries.get(oid)
         if entry is None or entry.value is None:
             raise exceptions.ObjectLostError(f"object {oid.hex()} was lost, and the session ended before it came back")
         return entry.value
+
+    def _report_lost(self, oid: ObjectId, place: Value) -> None:
+        """Tell the owner (it may be us), also where the value came with a call and this process never asked for it."""
+        entry = self.table.entries[oid]
+        owner = entry.rare.owner if entry.rare is not None else None
+        if entry.value is None and owner is not None and entry.rare is not None and not entry.rare.asked:
+            entry.rare.asked = True
+            self.watch(owner)
+            self.send_to(owner, messages.ObjectMissing(oid, place))
+        else:
+            self.table.lost(oid, place, "it is not in the store any more")
 
     def _moved(self, pair: tuple[ObjectId, Value]) -> None:
         self.table.moved(*pair)

@@ -62,7 +62,7 @@ class Process:
         self.address = self.loop.address
         self.table = OwnerTable(self.address, self)
         self.completion = Completion(self.table, self)
-        self.submitter = Submitter(self.table, self.completion, self, job_id, node)
+        self.submitter = Submitter(self.table, self.completion, self, job_id, namespace, node)
         self.actors = ActorClients(self.table, self.completion, self)
         self.store = StoreClient(node.node_id, host_id)
         self.node_link = self.loop.link(node)

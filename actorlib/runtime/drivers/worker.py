@@ -72,7 +72,7 @@ class Worker(Checkpointing):
     # -- messages ------------------------------------------------------------------------------------------------------
     def _on_run_tasks(self, link: Link, message: messages.RunTasks) -> None:
         if not self.job_id:
-            self.job_id = self.submitter._job_id = message.job_id
+            self._join_job(message.job_id, message.namespace)
         refused = []
         with self.mailbox_lock:
             for call in message.calls:
@@ -82,6 +82,10 @@ class Worker(Checkpointing):
                     refused.append(call.task_id)
         if refused:
             link.send(messages.CallsReturned(tuple(refused), True))
+
+    def _join_job(self, job_id: JobId, namespace: str) -> None:
+        self.job_id = self.submitter.job_id = job_id
+        self.namespace = self.submitter.namespace = namespace
 
     def _on_run_actor_calls(self, link: Link, message: messages.RunActorCalls) -> None:
         spec = self.spec
@@ -262,8 +266,6 @@ class Worker(Checkpointing):
             self._exit_with(end)
         with self.mailbox_lock:
             self.mailbox.done(item)
-        if self.is_checkpointed:
-            self.after_call()
         self._count_calls(item)
 
     def interruptible(self, item: Item, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -324,8 +326,7 @@ class Worker(Checkpointing):
     def create(self, creation: messages.CreateActor) -> None:
         """Construct the actor's instance, from its last checkpoint if there is one."""
         spec = creation.spec
-        self.job_id = self.submitter._job_id = spec.job_id
-        self.namespace = spec.namespace
+        self._join_job(spec.job_id, spec.namespace)
         self.actor_id, self.actor_name, self.class_name = spec.actor_id, spec.name, spec.class_name
         self.was_restarted = creation.incarnation > 0
         self._set_devices(creation.accelerators)
