@@ -238,7 +238,8 @@ class Submitter:
             return 0 if in_flight or lease.replies_seen else 1
         if not in_flight:
             return 1 if self._alone(task) else self._window(task)
-        if self._alone(task) or self._alone(next(iter(in_flight.values()))):
+        first = next(iter(in_flight.values()))
+        if self._alone(task) or self._alone(first) or self._window(first) <= 1:
             return 0
         return self._window(task) - len(in_flight)
 
