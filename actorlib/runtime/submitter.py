@@ -141,14 +141,9 @@ class Submitter:
                 missing[0] += 1
                 maker = self._table.entries[oid].task
                 if maker is not None and maker.state is not TaskState.FINISHED:
-                    self._followers(maker).append(task)
-
-    @staticmethod
-    def _followers(maker: Task) -> list[Task]:
-        if maker.extra is None:
-            maker.extra = {}
-        followers: list[Task] = maker.extra.setdefault("_followers", [])
-        return followers
+                    if maker.followers is None:
+                        maker.followers = []
+                    maker.followers.append(task)
 
     def _make_ready(self, task: Task) -> None:
         task.state = TaskState.READY
@@ -264,11 +259,7 @@ class Submitter:
                         self._wait_again(task)
                     continue
                 values = found
-            followers = None
-            if task.extra is not None:
-                followers = task.extra.pop("_followers", None)
-                if not task.extra:
-                    task.extra = None
+            followers, task.followers = task.followers, None
             calls.append(task.to_call(values, 0))
             task.state = TaskState.IN_FLIGHT
             task.where = lease

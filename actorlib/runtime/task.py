@@ -31,6 +31,7 @@ class Task:
         "dependencies",
         "depth",
         "extra",
+        "followers",
         "generator",
         "holds",
         "label",
@@ -62,6 +63,7 @@ class Task:
         self.missing: list[int] | None = None  # how many arguments are not there yet
         self.where: Any = None  # the lease or actor client that it is in flight to, or queued at
         self.extra: dict[str, Any] | None = None
+        self.followers: list[Task] | None = None  # tasks that wait for what this one makes
         self.generator: Any = None
         self.depth = 1
         self.suspect = False  # was in flight when a worker died: runs alone next time, so that blame is exact
