@@ -51,10 +51,6 @@ def check_call(arity: Arity | None, name: str, args: tuple[Any, ...], kwargs: di
         return
     if 0 <= arity.maximum < count:
         raise TypeError(f"{name}() takes {arity.maximum} positional arguments but {count} were given")
-    missing = [parameter for parameter in arity.names[count : arity.required] if parameter not in kwargs]
-    missing += [parameter for parameter in arity.required_names if parameter not in kwargs]
-    if missing:
-        raise TypeError(f"{name}() is missing {len(missing)} required argument(s): {', '.join(missing)}")
     for keyword in kwargs:
         if keyword in arity.names[:count]:
             raise TypeError(f"{name}() got multiple values for argument {keyword!r}")
@@ -62,3 +58,7 @@ def check_call(arity: Arity | None, name: str, args: tuple[Any, ...], kwargs: di
             raise TypeError(
                 f"{name}() got an unexpected keyword argument {keyword!r}; it takes {', '.join(arity.names)}"
             )
+    missing = [parameter for parameter in arity.names[count : arity.required] if parameter not in kwargs]
+    missing += [parameter for parameter in arity.required_names if parameter not in kwargs]
+    if missing:
+        raise TypeError(f"{name}() is missing {len(missing)} required argument(s): {', '.join(missing)}")

@@ -158,10 +158,10 @@ class LeaseTable:
         return True
 
     def _group_elsewhere(self, request: Request) -> bool:
-        group_id = request.message.strategy[1]
-        if any(group == group_id for group, _ in self.bundles):
+        _, group_id, index = request.message.strategy[:3]
+        if self._pools(request):
             return False
-        found = self._port.group_node(group_id)
+        found = self._port.group_node(group_id, index)
         if found is None:
             text = f"placement group {group_id.hex()} was removed"
             request.answer(messages.LeaseRefused(request.message.request_id, "TaskUnschedulableError", text))
@@ -257,7 +257,7 @@ class LeaseTable:
     def _tell(self, now: float, request: Request) -> None:
         demand, strategy = request.message.resources, request.message.strategy
         if strategy and strategy[0] == "group":
-            found = self._port.group_node(strategy[1])
+            found = self._port.group_node(strategy[1], strategy[2])
             reason = found if isinstance(found, str) else f"waiting for {show(demand)} in its placement group's bundle"
             reason = self._bundle_problem(request) or reason
             self._wait(request, reason, reason.startswith("infeasible"))
@@ -390,7 +390,7 @@ class LeaseTable:
         for group, index in [key for key in self.bundles if key[0] == group_id]:
             self._release_bundle(group, index)
         for _, request in list(self._waiting):
-            if request.message.strategy[:2] == ("group", group_id) and self._port.group_node(group_id) is None:
+            if request.message.strategy[:2] == ("group", group_id) and self._port.group_node(group_id, -1) is None:
                 self._drop(request)
                 text = f"placement group {group_id.hex()} was removed"
                 request.answer(messages.LeaseRefused(request.message.request_id, "TaskUnschedulableError", text))

@@ -483,7 +483,7 @@ class NodeService:
             return None
         if view.state != "CREATED":
             return f"its placement group is {view.state}: {view.reason}"
-        return view.nodes[0]
+        return view.nodes[index if 0 <= index < len(view.nodes) else 0]
 
     def _on_group_update(self, _: Link, message: messages.GroupUpdate) -> None:
         self._groups[message.group.group_id] = message.group

@@ -67,14 +67,19 @@ class NodeHandle:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._clean()
 
     def kill(self) -> None:
-        """SIGKILL: as if the machine had gone. What it left on disk is removed here, since it can't any more."""
+        """SIGKILL: as if the machine had gone."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         if self._life_fd >= 0:
             os.close(self._life_fd)
             self._life_fd = -1
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove what a node that was killed could not remove itself."""
         shutil.rmtree(self.session_dir, ignore_errors=True)
         shutil.rmtree(f"/dev/shm/actorlib-{os.path.basename(self.session_dir)}", ignore_errors=True)
 

@@ -54,6 +54,8 @@ class Worker(Checkpointing):
         self._to_create: messages.CreateActor | None = None
         self._blocked_timer: Timer | None = None
         self._blocked_told = False
+        self._outputs = {fd: os.dup(fd) for fd in (1, 2)}
+        self._directory = os.getcwd()
         self._main = threading.main_thread().ident or 0
         m = messages
         self.handlers.update(
@@ -229,12 +231,27 @@ class Worker(Checkpointing):
         """The main thread's life."""
         self.loop.post(self.node_link.send, messages.WorkerReady(self.address, os.getpid()))
         while self.stopping is None:
+            self._mend()
             self.loop.drive(self._has_work, None)
             if self._to_create is not None:
                 creation, self._to_create = self._to_create, None
                 self.create(creation)
             elif not self._run_some():
                 self.leave("no handle to the actor is left")
+
+    def _mend(self) -> None:
+        """User code may have closed our output or changed the directory: the next call starts as the first did."""
+        for fd, kept in self._outputs.items():
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.dup2(kept, fd)
+        try:
+            here = os.getcwd()
+        except OSError:
+            here = ""
+        if here != self._directory:
+            os.chdir(self._directory)
 
     def _has_work(self) -> bool:
         if self.stopping is not None or self._to_create is not None or self.mailbox.can_start():

@@ -1,0 +1,202 @@
+"""Wrong use gets a typed error that says what to do."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import actorlib
+
+pytestmark = pytest.mark.usefixtures("shared_local")
+
+
+@actorlib.remote
+def two(a, b):
+    return a, b
+
+
+@actorlib.remote
+class Thing:
+    def __init__(self, x=0):
+        self.x = x
+
+    def method(self, a):
+        return a
+
+
+def test_unknown_and_wrong_options():
+    with pytest.raises(ValueError, match="Did you mean 'num_cpus'"):
+        two.options(num_cpu=1)
+    with pytest.raises(TypeError, match="must be a number"):
+        two.options(num_cpus="two"[:0] or [])
+    with pytest.raises(ValueError, match="at least 0"):
+        two.options(num_cpus=-1)
+    with pytest.raises(ValueError, match="at least 0"):
+        two.options(resources={"x": -1})
+    with pytest.raises(ValueError, match="num_cpus"):
+        two.options(resources={"CPU": 1})
+    with pytest.raises(ValueError, match="finer"):
+        two.options(resources={"x": 0.00001})
+    with pytest.raises(ValueError, match="lifetime"):
+        Thing.options(lifetime="forever")
+    with pytest.raises(ValueError, match="Valid options"):
+        Thing.options(max_retries=1)
+    with pytest.raises(ValueError, match="needs a name"):
+        Thing.options(get_if_exists=True)
+
+
+def test_wrong_arity_is_told_at_the_call():
+    with pytest.raises(TypeError, match="missing 1 required"):
+        two.remote(1)
+    with pytest.raises(TypeError, match="takes 2 positional"):
+        two.remote(1, 2, 3)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        two.remote(1, c=2)
+    with pytest.raises(TypeError):
+        Thing.remote(1, 2, 3)
+    with pytest.raises(TypeError, match="missing"):
+        Thing.remote().method.remote()
+
+
+def test_direct_calls_are_refused():
+    with pytest.raises(TypeError, match=r"\.remote\("):
+        two(1, 2)
+    with pytest.raises(TypeError, match=r"\.remote\("):
+        Thing()
+    with pytest.raises(TypeError, match=r"\.remote\("):
+        Thing.remote().method(1)
+
+
+def test_a_method_that_does_not_exist():
+    with pytest.raises(AttributeError, match="did you mean method"):
+        Thing.remote().methud
+
+
+def test_get_put_and_wait():
+    ref = actorlib.put(1)
+    with pytest.raises(TypeError, match="int"):
+        actorlib.get(3)
+    with pytest.raises(TypeError, match="item 1"):
+        actorlib.get([ref, 3])
+    with pytest.raises(TypeError, match="ObjectRef"):
+        actorlib.put(ref)
+    with pytest.raises(ValueError, match="duplicates"):
+        actorlib.wait([ref, ref])
+    for count in (0, 2, -1):
+        with pytest.raises(ValueError, match="num_returns"):
+            actorlib.wait([ref], num_returns=count)
+    with pytest.raises(TypeError, match="list"):
+        actorlib.wait(ref)
+    with pytest.raises(ValueError, match="timeout"):
+        actorlib.get(ref, timeout=-1)
+    with pytest.raises(TypeError, match="can't be iterated"):
+        list(ref)
+
+
+def test_what_cant_be_pickled_is_named_with_its_path():
+    with pytest.raises(TypeError, match=r"\['deep'\]\[1\]"):
+        two.remote({"deep": [1, threading.Lock()]}, 2)
+    with pytest.raises(actorlib.exceptions.SerializationError, match="lock"):
+        actorlib.put(threading.Lock())
+
+    lock = threading.Lock()
+
+    @actorlib.remote
+    def captures():
+        return lock
+
+    with pytest.raises(actorlib.exceptions.SerializationError, match="closure lock"):
+        captures.remote()
+
+    @actorlib.remote
+    def returns():
+        return threading.Lock()
+
+    with pytest.raises(actorlib.exceptions.TaskError, match="can't be pickled"):
+        actorlib.get(returns.remote(), timeout=10)
+
+
+def test_a_module_that_the_worker_lacks(tmp_path, monkeypatch):
+    (tmp_path / "only_here_module.py").write_text("def f():\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here_module
+
+    remote = actorlib.remote(only_here_module.f)
+    with pytest.raises(Exception, match="only_here_module"):
+        actorlib.get(remote.remote(), timeout=10)
+
+
+def test_kill_and_cancel_of_something_else():
+    with pytest.raises(TypeError, match="handle"):
+        actorlib.kill(actorlib.put(1))
+    with pytest.raises(TypeError, match="ObjectRef"):
+        actorlib.cancel(3)
+    thing = Thing.remote()
+    with pytest.raises(ValueError, match="kill"):
+        actorlib.cancel(thing.method.remote(1), force=True)
+
+
+def test_a_second_init():
+    with pytest.raises(RuntimeError, match="runs already"):
+        actorlib.init()
+    actorlib.init(ignore_reinit_error=True)
+
+
+def test_init_arguments():
+    with pytest.raises(TypeError, match="no argument 'num_cpu'"):
+        actorlib.init(num_cpu=1)
+    with pytest.raises(ValueError, match="unknown engine"):
+        actorlib.init(engine="warp")
+
+
+def test_infeasible_demands_are_told_soon():
+    with pytest.raises(actorlib.exceptions.TaskUnschedulableError, match="50 CPU"):
+        actorlib.get(two.options(num_cpus=50).remote(1, 2), timeout=10)
+    with pytest.raises(actorlib.exceptions.TaskUnschedulableError, match="GPU"):
+        actorlib.get(two.options(num_gpus=1).remote(1, 2), timeout=10)
+
+
+def test_names_that_are_not_there():
+    with pytest.raises(ValueError, match="no actor named 'nobody'"):
+        actorlib.get_actor("nobody")
+    with pytest.raises(ValueError):
+        actorlib.get_actor("")
+
+
+def test_remote_of_something_odd():
+    with pytest.raises(TypeError, match="functions and classes"):
+        actorlib.remote(3)
+    with pytest.raises(TypeError, match="remote already"):
+        actorlib.remote(two)
+    with pytest.raises(ValueError, match="one call at a time"):
+        actorlib.remote(checkpoint=1, max_concurrency=2)(type("C", (), {}))
+
+
+def test_ten_thousand_pending_calls():
+    thing = Thing.remote()
+    assert actorlib.get([thing.method.remote(i) for i in range(10_000)], timeout=30) == list(range(10_000))
+
+
+def test_random_bytes_at_the_sockets_are_refused_and_nothing_breaks(capfd):
+    import os
+    import random
+
+    import zmq
+
+    engine = actorlib.engine.Slot.engine
+    rng = random.Random(7)
+    context = zmq.Context()
+    try:
+        for endpoint in (engine.node.endpoint, engine.address.endpoint):
+            for _ in range(20):
+                socket = context.socket(zmq.DEALER)
+                socket.setsockopt(zmq.LINGER, 100)
+                socket.setsockopt(zmq.ROUTING_ID, os.urandom(8))
+                socket.connect(endpoint)
+                for _ in range(5):
+                    socket.send_multipart([rng.randbytes(rng.randrange(200)) for _ in range(rng.randrange(1, 4))])
+                socket.close()
+    finally:
+        context.term()
+    assert actorlib.get(two.remote(1, 2), timeout=10) == (1, 2)

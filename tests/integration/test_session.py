@@ -1,0 +1,164 @@
+"""Start and end of a session, and what is left afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+import actorlib
+
+
+def test_use_after_shutdown_says_so():
+    actorlib.init(num_cpus=1)
+    actorlib.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        actorlib.put(1)
+    assert not actorlib.is_initialized()
+
+
+def test_init_as_a_context_and_again():
+    for _ in range(2):
+        with actorlib.init(num_cpus=1) as context:
+            assert actorlib.is_initialized() and context.address_info["node_id"]
+            assert actorlib.get(actorlib.put(1)) == 1
+        assert not actorlib.is_initialized()
+
+
+def test_starting_changes_nothing_of_the_users():
+    random.seed(5)
+    expected = random.Random(5).random()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    with actorlib.init(num_cpus=1):
+        assert random.random() == expected
+        assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def test_handles_and_refs_of_an_earlier_session_are_refused():
+    @actorlib.remote
+    class Thing:
+        def ping(self):
+            return 1
+
+    actorlib.init(num_cpus=1)
+    thing = Thing.remote()
+    assert actorlib.get(thing.ping.remote(), timeout=10) == 1
+    actorlib.shutdown()
+    actorlib.init(num_cpus=1)
+    try:
+        with pytest.raises(actorlib.exceptions.ActorDiedError, match="another session"):
+            actorlib.get(thing.ping.remote(), timeout=10)
+    finally:
+        del thing
+        actorlib.shutdown()
+
+
+def test_a_killed_driver_leaves_nothing_behind(tmp_path):
+    code = textwrap.dedent(
+        """
+        import sys, time, os
+        import actorlib
+        actorlib.init(num_cpus=2)
+        @actorlib.remote
+        class A:
+            def pid(self): return os.getpid()
+        a = A.remote()
+        import numpy as np
+        ref = actorlib.put(np.ones(1_000_000))
+        print(actorlib.get(a.pid.remote()), actorlib.engine.Slot.engine.address_info["node_pid"], flush=True)
+        time.sleep(600)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    alive = pids
+    while alive and time.monotonic() < deadline:
+        alive = [pid for pid in alive if os.path.exists(f"/proc/{pid}")]
+        time.sleep(0.01)
+    assert not alive
+
+
+def test_a_dead_node_fails_what_waits(capfd):
+    actorlib.init(num_cpus=1)
+    try:
+
+        @actorlib.remote
+        def slow():
+            time.sleep(60)
+
+        ref = slow.remote()
+        pid = actorlib.engine.Slot.engine.address_info["node_pid"]
+        threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+        with pytest.raises(actorlib.exceptions.NodeDiedError, match="init"):
+            actorlib.get(ref, timeout=20)
+    finally:
+        actorlib.shutdown()
+
+
+def test_several_threads_of_the_driver_use_the_session_at_once(local):
+    @actorlib.remote
+    def double(x):
+        return 2 * x
+
+    results: dict[int, list[int]] = {}
+
+    def work(k: int) -> None:
+        results[k] = [actorlib.get(double.remote(i)) for i in range(k, k + 50)]
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == {k: [2 * i for i in range(k, k + 50)] for k in range(6)}
+
+
+def test_resources_return_to_the_total(local):
+    @actorlib.remote
+    def work(x):
+        return x
+
+    actorlib.get([work.remote(i) for i in range(100)], timeout=10)
+    deadline = time.monotonic() + 5
+    while actorlib.available_resources() != actorlib.cluster_resources() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert actorlib.available_resources() == actorlib.cluster_resources()
+
+
+def test_debug_mode_checks_and_traces(tmp_path):
+    code = textwrap.dedent(
+        """
+        import os, glob
+        import actorlib
+        actorlib.init(num_cpus=1)
+        @actorlib.remote
+        def f(x): return x
+        assert actorlib.get([f.remote(i) for i in range(50)]) == list(range(50))
+        session = actorlib.engine.Slot.engine.address_info["session_dir"]
+        traces = glob.glob(session + "/logs/trace-*.log")
+        assert len(traces) >= 3, traces
+        assert any("RunTasks" in open(t).read() for t in traces)
+        actorlib.shutdown()
+        print("ok")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ACTORLIB_DEBUG": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip().endswith("ok"), done.stderr
