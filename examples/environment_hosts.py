@@ -112,7 +112,9 @@ class Policy:
         """One step of the evolution strategy: perturbations weighted by how much better one direction was."""
         differences = np.array([plus - minus for _, plus, minus in trials])
         scale = float(np.std(differences)) or 1.0
-        step = sum(d * noise(seed, self.settings.parameters) for (seed, _, _), d in zip(trials, differences, strict=True))
+        step = sum(
+            d * noise(seed, self.settings.parameters) for (seed, _, _), d in zip(trials, differences, strict=True)
+        )
         self.parameters = self.parameters + self.settings.rate * step / (len(trials) * scale)
 
 
@@ -180,8 +182,10 @@ def kill_and_wait(host: Any, pid: int) -> tuple[float, Report]:
 
 def where_it_went_on(known: dict[int, str], restored: Report) -> str:
     """A sentence if the restored environment is exactly what it was after some earlier call, else nothing."""
-    latest = max(known)
-    if known.get(restored.steps) != restored.state or restored.steps == 0:
+    latest = max(known, default=0)
+    if restored.steps > latest > 0:
+        return f"went on at step {restored.steps}, after a call whose answer was lost with the process"
+    if restored.steps == 0 or known.get(restored.steps) != restored.state:
         return ""
     return f"went on at step {restored.steps} of {latest}, environment state {restored.state} as it was then"
 
@@ -192,7 +196,8 @@ def run(settings: Settings, progress: Progress) -> Outcome:
     policy = Policy.remote(settings)
     reports: list[Report] = actorlib.get([host.report.remote() for host in hosts])
     pids = [report.pid for report in reports]
-    known: list[dict[int, str]] = [{} for _ in hosts]
+    victim = HOSTS // 2
+    known: dict[int, str] = {}  # the victim's states by step, as they were before it was killed
     means: list[float] = []
     steps = 0
     recovery_ms, continued = float("nan"), ""
@@ -205,7 +210,6 @@ def run(settings: Settings, progress: Progress) -> Outcome:
             try_both.remote(hosts[h], parameters, settings.spread, seed) for h, seed in zip(chosen, seeds, strict=True)
         ]
         if iteration == settings.iterations // 2:
-            victim = HOSTS // 2
             time.sleep(0.02)  # its calls are under way
             recovery_ms, restored = kill_and_wait(hosts[victim], pids[victim])
             progress.show(
@@ -215,13 +219,15 @@ def run(settings: Settings, progress: Progress) -> Outcome:
             )
             pids[victim] = restored.pid
         results = actorlib.get(refs, timeout=60)
-        for h, (_, _, _, stories) in zip(chosen, results, strict=True):
-            for before, after in stories:
-                if h == HOSTS // 2 and iteration == settings.iterations // 2 and after.pid == pids[h] and not continued:
-                    continued = where_it_went_on(known[h], before) or where_it_went_on(known[h], restored)
-                steps += after.steps - before.steps
-                known[h][after.steps] = after.state
-                pids[h] = after.pid
+        stories = [(h, before, after) for h, result in zip(chosen, results, strict=True) for before, after in result[3]]
+        steps += sum(after.steps - before.steps for _, before, after in stories)
+        if iteration == settings.iterations // 2:
+            old = {after.steps: after.state for h, _, after in stories if h == victim and after.pid != pids[victim]}
+            new = [before for h, before, after in stories if h == victim and after.pid == pids[victim]]
+            first_seen = min([restored, *new], key=lambda report: report.steps)
+            continued = where_it_went_on(known | old, first_seen)
+        elif iteration < settings.iterations // 2:
+            known |= {after.steps: after.state for h, _, after in stories if h == victim}
         actorlib.get(policy.improve.remote([result[:3] for result in results]))
         means.append(float(np.mean([(plus + minus) / 2 for _, plus, minus, _ in results])))
         seconds = time.perf_counter() - started
@@ -232,9 +238,7 @@ def run(settings: Settings, progress: Progress) -> Outcome:
         )
     few = max(3, settings.iterations // 8)
     first, last = float(np.mean(means[:few])), float(np.mean(means[-few:]))
-    return Outcome(
-        settings.env_id, first, last, recovery_ms, continued, steps, time.perf_counter() - started
-    )
+    return Outcome(settings.env_id, first, last, recovery_ms, continued, steps, time.perf_counter() - started)
 
 
 def claim(holds: bool, text: str) -> bool:
@@ -261,9 +265,18 @@ def main() -> int:
     held = []
     for outcome in outcomes:
         rate = outcome.steps / outcome.seconds
-        held.append(claim(outcome.rose(), f"{outcome.env_id}: mean return rose, {outcome.first:.1f} -> {outcome.last:.1f}"))
-        held.append(claim(bool(outcome.continued), f"{outcome.env_id}: the killed host {outcome.continued or 'lost its environment'}"))
-        held.append(claim(outcome.recovery_ms < 30_000, f"{outcome.env_id}: recovery took {outcome.recovery_ms:.0f} ms"))
+        held.append(
+            claim(outcome.rose(), f"{outcome.env_id}: mean return rose, {outcome.first:.1f} -> {outcome.last:.1f}")
+        )
+        held.append(
+            claim(
+                bool(outcome.continued),
+                f"{outcome.env_id}: the killed host {outcome.continued or 'lost its environment'}",
+            )
+        )
+        held.append(
+            claim(outcome.recovery_ms < 30_000, f"{outcome.env_id}: recovery took {outcome.recovery_ms:.0f} ms")
+        )
         print(f"         {outcome.steps:,} steps at {rate:,.0f} steps/s")
     held.append(claim(not left, f"no process left of the {len(family)} that ran" + (f": {left}" if left else "")))
     seconds = time.perf_counter() - started

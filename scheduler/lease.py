@@ -90,7 +90,7 @@ class Port(Protocol):
     def views(self) -> Sequence[NodeView]:
         """All nodes, this one with what is free right now."""
 
-    def group_node(self, group_id: GroupId) -> NodeId | str | None:
+    def group_node(self, group_id: GroupId, index: int) -> NodeId | str | None:
         """Where a group's bundles lie if not here: a node, None if it was removed, or the reason why it waits."""
 
     def recall(self, holder: ProcessId, lease_id: LeaseId) -> None: ...

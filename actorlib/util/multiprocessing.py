@@ -165,7 +165,7 @@ class AsyncResult:
             self._over.set()
 
     def _wait_until_over(self, timeout: float | None) -> bool:
-        """Wait as ``actorlib.wait`` does for chunks that are out, which is quicker than to be told, then for the rest."""
+        """Wait as ``actorlib.wait`` does for what is out, which is quicker than to be told, then for the rest."""
         deadline = None if timeout is None else time.monotonic() + timeout
         for chunk in self._chunks:
             ref = chunk.ref

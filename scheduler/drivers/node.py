@@ -473,7 +473,7 @@ class NodeService:
         if link is not None:
             link.send(messages.LeaseRecalled(lease_id))
 
-    def group_node(self, group_id: GroupId) -> NodeId | str | None:
+    def group_node(self, group_id: GroupId, index: int) -> NodeId | str | None:
         view = self._groups.get(group_id)
         if view is None:
             self._groups[group_id] = messages.GroupView(group_id, "", "", "", "PENDING", (), (), "")

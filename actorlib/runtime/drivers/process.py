@@ -253,6 +253,8 @@ class Process:
         answer = self._answers.pop(message.request_id, None)
         if answer is not None:
             answer(message)
+        elif type(message) is messages.Failure:
+            self.submitter.refused(messages.LeaseRefused(*message))
 
     def _on_results(self, link: Link, message: messages.CallResults) -> None:
         worker = link.peer.process_id
