@@ -227,7 +227,7 @@ class ActorHandle(Generic[T]):
         return ActorHandle(actor_id, class_name, methods_from_wire(methods), extra, ref)
 
     def __getattr__(self, name: str) -> ActorMethod:
-        # Not cached on the handle: that would be a cycle, and the actor would outlive its last handle until a collection.
+        # Not cached on the handle: in a cycle the actor would outlive its last handle until a collection.
         if name in INTERNAL:
             return ActorMethod(self, name, MethodOptions(), None)
         methods = self.__dict__.get("_methods", {})

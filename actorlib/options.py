@@ -222,7 +222,7 @@ def _strategy(options: dict[str, Any]) -> tuple[Any, ...]:
         result: tuple[Any, ...] = strategy.to_strategy()
         return result
     raise ValueError(
-        f'scheduling_strategy={strategy!r}: must be "DEFAULT", "SPREAD" or a strategy of actorlib.util.scheduling_strategies'
+        f'scheduling_strategy={strategy!r}: must be "DEFAULT", "SPREAD" or one of actorlib.util.scheduling_strategies'
     )
 
 

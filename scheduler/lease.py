@@ -40,6 +40,7 @@ class Request:
     """One demand for a worker, from its arrival until the lease is given back."""
 
     __slots__ = (
+        "_shape",
         "accelerators",
         "answer",
         "arrived_at",
@@ -51,7 +52,6 @@ class Request:
         "order",
         "pool",
         "reason",
-        "_shape",
         "recalled",
         "state",
         "worker",

@@ -7,6 +7,7 @@ leak between users. A worker is made for one runtime environment.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,9 @@ class WorkerPool:
         self._keep_idle = keep_idle
         self._start = start
         self._found = found
-        self._demands: list[Demand] = []
+        self._idle: dict[tuple[str, JobId], dict[ProcessId, Worker]] = {}
+        self._starting: dict[str, int] = {}
+        self._demands: dict[str, deque[Demand]] = {}  # by runtime environment, oldest first
 
     def prestart(self, count: int) -> None:
         for _ in range(count):
@@ -81,45 +84,57 @@ class WorkerPool:
     def _start_one(self, runtime_env: str) -> None:
         process_id = self._start(runtime_env)
         self.workers[process_id] = Worker(process_id, runtime_env)
+        self._starting[runtime_env] = self._starting.get(runtime_env, 0) + 1
 
     def demand(self, request: Any, job_id: JobId, runtime_env: str) -> None:
         """A worker for a lease: an idle one that fits, else the next that starts."""
-        self._demands.append(Demand(request, job_id, runtime_env))
-        self._serve()
-
-    def _serve(self) -> None:
-        for demand in list(self._demands):
-            worker = self._idle_for(demand)
-            if worker is not None:
-                self._demands.remove(demand)
-                self._give(worker, demand)
-        starting: dict[str, int] = {}
-        for worker in self.workers.values():
-            if worker.state is WorkerState.STARTING:
-                starting[worker.runtime_env] = starting.get(worker.runtime_env, 0) + 1
-        for demand in self._demands:
-            if starting.get(demand.runtime_env, 0) > 0:
-                starting[demand.runtime_env] -= 1
-            else:
-                self._start_one(demand.runtime_env)
-
-    def _idle_for(self, demand: Demand) -> Worker | None:
-        """A worker that has served this job before, rather than a fresh one."""
-        fresh = None
-        for worker in self.workers.values():
-            if worker.state is WorkerState.IDLE and worker.runtime_env == demand.runtime_env:
-                if worker.job_id == demand.job_id:
-                    return worker
-                if not worker.job_id:
-                    fresh = worker
-        return fresh
-
-    def _give(self, worker: Worker, demand: Demand) -> None:
-        worker.move(WorkerState.LEASED)
-        if not self._found(demand.request, worker):
-            worker.move(WorkerState.IDLE)
+        demand = Demand(request, job_id, runtime_env)
+        worker = self._take_idle(runtime_env, job_id) or self._take_idle(runtime_env, JobId(b""))
+        if worker is not None:
+            self._give(worker, demand)
             return
-        worker.job_id = demand.job_id
+        self._demands.setdefault(runtime_env, deque()).append(demand)
+        self._start_for_demands(runtime_env)
+
+    def _start_for_demands(self, runtime_env: str) -> None:
+        while len(self._demands.get(runtime_env, ())) > self._starting.get(runtime_env, 0):
+            self._start_one(runtime_env)
+
+    def _take_idle(self, runtime_env: str, job_id: JobId) -> Worker | None:
+        """The worker that became idle last, since its memory is warm."""
+        idle = self._idle.get((runtime_env, job_id))
+        return idle.popitem()[1] if idle else None
+
+    def _make_idle(self, worker: Worker) -> None:
+        self._idle.setdefault((worker.runtime_env, worker.job_id), {})[worker.process_id] = worker
+
+    def _leave_idle(self, worker: Worker) -> None:
+        self._idle.get((worker.runtime_env, worker.job_id), {}).pop(worker.process_id, None)
+
+    def _give(self, worker: Worker, demand: Demand) -> bool:
+        worker.move(WorkerState.LEASED)
+        if self._found(demand.request, worker):
+            worker.job_id = demand.job_id
+            return True
+        worker.move(WorkerState.IDLE)
+        self._make_idle(worker)
+        return False
+
+    def _offer(self, worker: Worker) -> None:
+        """An idle worker: for the oldest demand that it fits, else it stays idle."""
+        self._make_idle(worker)
+        demands = self._demands.get(worker.runtime_env)
+        while demands:
+            fitting = next((d for d in demands if not worker.job_id or worker.job_id == d.job_id), None)
+            if fitting is None:
+                return
+            demands.remove(fitting)
+            self._leave_idle(worker)
+            if self._give(worker, fitting):
+                return
+
+    def _no_longer_starting(self, worker: Worker) -> None:
+        self._starting[worker.runtime_env] -= 1
 
     def ready(self, process_id: ProcessId, address: Address, os_pid: int, now: float) -> Worker | None:
         """A started worker has reported."""
@@ -128,7 +143,8 @@ class WorkerPool:
             return worker
         worker.address, worker.os_pid, worker.idle_since = address, os_pid, now
         worker.move(WorkerState.IDLE)
-        self._serve()
+        self._no_longer_starting(worker)
+        self._offer(worker)
         return worker
 
     def returned(self, process_id: ProcessId, now: float) -> None:
@@ -137,29 +153,36 @@ class WorkerPool:
             worker.move(WorkerState.IDLE)
             worker.idle_since = now
             worker.label = ""
-            self._serve()
+            self._offer(worker)
+
+    def _withdraw_worker(self, worker: Worker) -> None:
+        if worker.state is WorkerState.STARTING:
+            self._no_longer_starting(worker)
+        elif worker.state is WorkerState.IDLE:
+            self._leave_idle(worker)
 
     def stopping(self, process_id: ProcessId, reason: str) -> None:
         worker = self.workers.get(process_id)
         if worker is not None and worker.state not in (WorkerState.STOPPING, WorkerState.DEAD):
+            self._withdraw_worker(worker)
             worker.move(WorkerState.STOPPING)
             worker.reason = reason
 
     def died(self, process_id: ProcessId) -> Worker | None:
         worker = self.workers.pop(process_id, None)
         if worker is not None:
+            self._withdraw_worker(worker)
             worker.move(WorkerState.DEAD)
         return worker
 
-    def withdraw(self, wanted: Callable[[Any], bool]) -> list[Any]:
-        """Take back demands whose start has failed; gives their requests."""
-        gone = [demand.request for demand in self._demands if wanted(demand.request)]
-        self._demands = [demand for demand in self._demands if not wanted(demand.request)]
-        return gone
+    def withdraw(self, runtime_env: str) -> list[Any]:
+        """Take back the demands for an environment whose workers can't be started; gives their requests."""
+        return [demand.request for demand in self._demands.pop(runtime_env, ())]
 
     def serve(self) -> None:
         """Workers have gone: start others for those who still wait."""
-        self._serve()
+        for runtime_env in list(self._demands):
+            self._start_for_demands(runtime_env)
 
     def too_idle(self, now: float) -> list[Worker]:
         """Workers to let go: idle for long, and more than are kept warm."""
@@ -172,6 +195,13 @@ class WorkerPool:
         return [worker for worker in self.workers.values() if worker.job_id == job_id]
 
     def check(self) -> None:
+        starting = [worker.runtime_env for worker in self.workers.values() if worker.state is WorkerState.STARTING]
+        for runtime_env, count in self._starting.items():
+            assert count == starting.count(runtime_env), "starting workers miscounted"
+        for (runtime_env, job_id), idle in self._idle.items():
+            for worker in idle.values():
+                assert worker.state is WorkerState.IDLE, f"a worker that is {worker.state.value} is kept as idle"
+                assert (worker.runtime_env, worker.job_id) == (runtime_env, job_id), "an idle worker in the wrong place"
         for process_id, worker in self.workers.items():
             assert worker.process_id == process_id and worker.state is not WorkerState.DEAD, "a dead worker is kept"
             assert worker.state in (WorkerState.STARTING, WorkerState.STOPPING) or worker.address is not None, (

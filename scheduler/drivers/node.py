@@ -380,7 +380,7 @@ class NodeService:
             self.workers.serve()
             return
         text = f"workers can't be started here: the last one {death.text}; {death.stderr_tail.strip()[-1500:]}"
-        for request in self.workers.withdraw(lambda r: r.message.runtime_env == worker.runtime_env):
+        for request in self.workers.withdraw(worker.runtime_env):
             self.leases.worker_failed(request, text)
         self._start_failures.pop(worker.runtime_env, None)
 

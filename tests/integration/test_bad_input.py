@@ -70,7 +70,7 @@ def test_direct_calls_are_refused():
 
 def test_a_method_that_does_not_exist():
     with pytest.raises(AttributeError, match="did you mean method"):
-        Thing.remote().methud
+        Thing.remote().methud.remote()
 
 
 def test_get_put_and_wait():

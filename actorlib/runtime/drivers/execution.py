@@ -225,7 +225,7 @@ class Execution(ClusterView):
         self._sending = False
         batches: dict[Any, list[CallResult]] = {}
         finished = self._finished
-        for _ in range(len(finished)):
+        for _done in range(len(finished)):
             done = finished.popleft()
             if done.held or done.references:
                 self._send_with_references(done)
