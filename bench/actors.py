@@ -38,26 +38,24 @@ def one_at_a_time(lib: Any) -> Figure:
     return latency_us(lambda: lib.get(actor.no_op.remote()))
 
 
-@row("10 000 actor calls in flight, 1 caller : 1 actor", "/s", target=50_000, turns=5)
+@row("10 000 actor calls in flight, 1 caller : 1 actor", "/s", target=50_000, turns=5, beside={"ray": 20})
 def in_flight(lib: Any) -> Figure:
     actor = echo_of(lib).remote()
     lib.get([actor.no_op.remote() for _ in range(1000)])
-    figure = rate(10_000, lambda: lib.get([actor.no_op.remote() for _ in range(10_000)]))
-    LAST[lib.__name__] = figure
-    return figure
+    return rate(10_000, lambda: lib.get([actor.no_op.remote() for _ in range(10_000)]))
 
 
-LAST: dict[str, float] = {}
-
-
-@row("10 000 actor calls, 2 callers x 2 actors", "/s", target=50_000, turns=5)
+@row(
+    "10 000 actor calls, 2 callers x 2 actors",
+    "/s",
+    target="above 10 000 actor calls in flight, 1 caller : 1 actor",
+    turns=5,
+)
 def two_by_two(lib: Any) -> Figure:
-    """To reach: above the row of one caller and one actor."""
     echo, caller = echo_of(lib), lib.remote(num_cpus=0)(Caller)
     callers = [caller.remote(lib.__name__, echo.remote()) for _ in range(2)]
     lib.get([c.burst.remote(500) for c in callers])
-    figure = rate(10_000, lambda: lib.get([c.burst.remote(5000) for c in callers]))
-    return {"value": figure, "of_1_to_1": figure / LAST[lib.__name__] if lib.__name__ in LAST else 0.0}
+    return rate(10_000, lambda: lib.get([c.burst.remote(5000) for c in callers]))
 
 
 @row("create an actor and get its first answer", "ms", target=10, more_is_better=False)

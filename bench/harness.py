@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,11 +42,14 @@ class Row:
     name: str
     unit: str
     more_is_better: bool
-    target: float | str  # a number, or "2 x ping_pong_us": a multiple of a floor
+    target: float | str  # a number, "2 x ping_pong_us" (a floor), or "above NAME" (another row's figure)
     measure: Callable[[Any], Figure]
     pool: Callable[[concurrent.futures.ProcessPoolExecutor], Figure] | None
     turns: int
     on_ray: bool
+    beside: dict[str, float]  # how many times better than "pool" or "ray" it has to be, where they took part
+    most: dict[str, float]  # details that must not be above these
+    least: dict[str, float]  # details that must not be below these
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Result:
     pool: float | None = None
     ray: float | None = None
     reached: bool | None = None
+    missed: list[str] = field(default_factory=list)  # what of the claim does not hold
     details: dict[str, dict[str, float]] = field(default_factory=dict)
     turns: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -85,11 +90,16 @@ def row(
     pool: Callable[[Any], Figure] | None = None,
     turns: int = 3,
     on_ray: bool = True,
+    beside: dict[str, float] | None = None,
+    most: dict[str, float] | None = None,
+    least: dict[str, float] | None = None,
 ) -> Callable[[Callable[[Any], Figure]], Callable[[Any], Figure]]:
     """Declare a row; the decorated function measures it on a library with Ray's names."""
 
     def declare(measure: Callable[[Any], Figure]) -> Callable[[Any], Figure]:
-        ROWS.append(Row(name, unit, more_is_better, target, measure, pool, turns, on_ray))
+        ROWS.append(
+            Row(name, unit, more_is_better, target, measure, pool, turns, on_ray, beside or {}, most or {}, least or {})
+        )
         return measure
 
     return declare
@@ -117,10 +127,15 @@ def latency_us(once: Callable[[], Any], count: int = 1000, warm_up: int = 100) -
     return {"value": took[count // 2], "p99_us": took[int(count * 0.99)]}
 
 
-def settle(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
+def fresh(lib: Any, program: str, *arguments: str) -> dict[str, float]:
+    """What a program prints as JSON on its last line, in a process of its own. ``LIBRARY`` in it is the library."""
+    name = lib if isinstance(lib, str) else lib.__name__
+    command = [sys.executable, "-c", program.replace("LIBRARY", name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-1000:])
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 # -- floors ------------------------------------------------------------------------------------------------------------
@@ -162,12 +177,14 @@ def memcpy_gb_s() -> float:
 def fresh_tmpfs_gb_s() -> float:
     """Copying 100 MB into pages of shared memory that nobody has touched, in GB/s."""
     source = np.ones(100_000_000, np.uint8)
-    with tempfile.TemporaryFile(dir="/dev/shm") as file:
-        file.truncate(len(source))
-        target = np.memmap(file, np.uint8, "r+", shape=source.shape)
-        took = seconds(lambda: np.copyto(target, source))
-        del target
-    return 0.1 / took
+
+    def once() -> float:
+        with tempfile.TemporaryFile(dir="/dev/shm") as file:
+            file.truncate(len(source))
+            target = np.memmap(file, np.uint8, "r+", shape=source.shape)
+            return seconds(lambda: np.copyto(target, source))
+
+    return 0.1 / statistics.median(once() for _ in range(3))
 
 
 def floors() -> dict[str, float]:
@@ -175,42 +192,63 @@ def floors() -> dict[str, float]:
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
-def _target(row: Row, floor: dict[str, float]) -> float:
+def _target(row: Row, floor: dict[str, float], earlier: list[Result]) -> float:
     if not isinstance(row.target, str):
         return row.target
+    if row.target.startswith("above "):
+        figures = [r.actorlib for r in earlier if r.name == row.target.removeprefix("above ")]
+        return figures[0] if figures and figures[0] is not None else float("nan")
     factor, name = row.target.split(" x ")
     return float(factor) * floor[name]
 
 
-def _one_turn(result: Result, side: str, measure: Callable[[Any], Figure], subject: Any) -> None:
+def _one_turn(result: Result, details: dict[str, Any], side: str, measure: Callable[[Any], Figure], on: Any) -> None:
     try:
-        figure = measure(subject)
+        figure = measure(on)
     except Exception as error:
         result.errors[side] = f"{type(error).__name__}: {error}"[:500]
         traceback.print_exc()
         return
-    details = figure if isinstance(figure, dict) else {"value": figure}
-    result.turns.setdefault(side, []).append(float(details["value"]))
-    for name, value in details.items():
-        if name != "value":
-            result.details.setdefault(side, {})[name] = float(value)
+    for name, value in (figure if isinstance(figure, dict) else {"value": figure}).items():
+        if name == "value":
+            result.turns.setdefault(side, []).append(float(value))
+        else:
+            details.setdefault(side, {}).setdefault(name, []).append(float(value))
 
 
-def measure(row: Row, libraries: dict[str, Any], pool: Any, floor: dict[str, float]) -> Result:
-    """All sides of one row, in turns."""
-    result = Result(row.name, row.unit, row.more_is_better, _target(row, floor))
+def measure(row: Row, libraries: dict[str, Any], pool: Any, floor: dict[str, float], earlier: list[Result]) -> Result:
+    """All sides of one row, in turns; the median of each figure and detail."""
+    result = Result(row.name, row.unit, row.more_is_better, _target(row, floor, earlier))
+    details: dict[str, dict[str, list[float]]] = {}
     for _ in range(1 if QUICK else row.turns):
         for side, library in libraries.items():
             if (side != "ray" or row.on_ray) and side not in result.errors:
-                _one_turn(result, side, row.measure, library)
+                _one_turn(result, details, side, row.measure, library)
         if row.pool is not None and "pool" not in result.errors:
-            _one_turn(result, "pool", row.pool, pool)
+            _one_turn(result, details, "pool", row.pool, pool)
     for side, figures in result.turns.items():
         setattr(result, side, statistics.median(figures))
-    if result.actorlib is not None:
-        good = result.actorlib >= result.target if row.more_is_better else result.actorlib <= result.target
-        result.reached = good
+    for side, of_side in details.items():
+        result.details[side] = {name: statistics.median(values) for name, values in of_side.items()}
+    _judge(row, result)
     return result
+
+
+def _judge(row: Row, result: Result) -> None:
+    """Whether the whole claim holds: its figure, its ratios, its details."""
+    ours = result.actorlib
+    if ours is None or "actorlib" in result.errors:
+        return
+    if not (ours >= result.target if row.more_is_better else ours <= result.target):
+        result.missed.append(f"to reach {number(result.target)}")
+    for side, factor in row.beside.items():
+        ratio = result.ratio(side)
+        if ratio is not None and ratio < factor:
+            result.missed.append(f"{number(factor)} x {side}")
+    of_ours = result.details.get("actorlib", {})
+    result.missed += [f"{name} <= {number(v)}" for name, v in row.most.items() if of_ours[name] > v]
+    result.missed += [f"{name} >= {number(v)}" for name, v in row.least.items() if of_ours[name] < v]
+    result.reached = not result.missed
 
 
 def number(value: float | None) -> str:
@@ -239,6 +277,8 @@ def table(results: list[Result]) -> str:
                 number(ratios["ray"]),
             )
         )
+        if r.missed:
+            lines.append((f"    missed: {', '.join(r.missed)}",) + ("",) * 8)
         for side, details in r.details.items():
             text = ", ".join(f"{name} {number(value)}" for name, value in details.items())
             lines.append((f"    {side}: {text}",) + ("",) * 8)
@@ -286,7 +326,7 @@ def main(file: str, needs_session: bool = True) -> None:
     about = machine()
     floor = floors()
     names = ["actorlib"] if arguments.no_ray else ["actorlib", "ray"]
-    results = []
+    results: list[Result] = []
     with concurrent.futures.ProcessPoolExecutor(WORKERS) as pool:
         list(pool.map(abs, range(100)))  # its processes are forked before anybody has threads
         libraries = _open(names) if needs_session else {n: n for n in names if importlib.util.find_spec(n)}
@@ -294,14 +334,22 @@ def main(file: str, needs_session: bool = True) -> None:
             for row in ROWS:
                 if arguments.only in row.name:
                     print(f"... {row.name}", file=sys.stderr, flush=True)
-                    results.append(measure(row, libraries, pool, floor))
+                    results.append(measure(row, libraries, pool, floor, results))
         finally:
             if needs_session:
                 for library in libraries.values():
                     library.shutdown()
+    after = floors()
     RESULTS.mkdir(exist_ok=True)
     if not arguments.only:
-        content = {"machine": about, "floors": floor, "quick": QUICK, "rows": [asdict(result) for result in results]}
+        content = {
+            "machine": about,
+            "floors": floor,
+            "floors_after": after,
+            "quick": QUICK,
+            "rows": [asdict(result) for result in results],
+        }
         (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    print(f"floors: {', '.join(f'{key} {number(value)}' for key, value in floor.items())}")
+    shown = ", ".join(f"{key} {number(value)} ({number(after[key])} at the end)" for key, value in floor.items())
+    print(f"floors: {shown}; load average before: {about['load_before']:.2f} on {about['cores']} cores")
     print(table(results), flush=True)

@@ -78,12 +78,12 @@ class Learner:
 
 @row("parameter server: 2 workers push and pull 10 MB", "rounds/s", target=100)
 def parameter_server(lib: Any) -> Figure:
-    """A round is one push and one pull of one worker."""
+    """A round: each of the two workers has pushed and pulled once."""
     server = lib.remote(num_cpus=0)(Server).remote()
     learners = [lib.remote(num_cpus=0)(Learner).remote(lib.__name__, server) for _ in range(2)]
     lib.get([learner.rounds.remote(5) for learner in learners])
     count = 30
-    return 2 * count / seconds(lambda: lib.get([learner.rounds.remote(count) for learner in learners]))
+    return count / seconds(lambda: lib.get([learner.rounds.remote(count) for learner in learners]))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
-from harness import QUICK, Figure, main, row
+from harness import QUICK, Figure, fresh, main, row
 
 TIMES = """
 import json, time
@@ -25,7 +22,7 @@ print(json.dumps({"import": b - a, "first": c - b, "shutdown": d - c}))
 """
 
 IDLE = """
-import json, os, sys, time, psutil
+import glob, json, os, sys, time, psutil
 import LIBRARY as lib
 workers, idle_s = int(sys.argv[1]), float(sys.argv[2])
 lib.init(num_cpus=workers, log_to_driver=False)
@@ -40,23 +37,16 @@ time.sleep(3)
 me = psutil.Process()
 family = me.children(recursive=True)
 pss = sum(p.memory_full_info().pss for p in family)
-def spent(): return sum(sum(p.cpu_times()[:2]) for p in [me, *family] if p.is_running())
+def spent():
+    # Nanoseconds on a CPU, by the scheduler's own account: ticks would miss what runs for microseconds.
+    paths = [path for p in [me, *family] for path in glob.glob(f"/proc/{p.pid}/task/*/schedstat")]
+    return sum(int(open(path).read().split()[0]) for path in paths) / 1e9
 before = spent()
 time.sleep(idle_s)
 used = spent() - before
 print(json.dumps({"pss_mb": pss / 1e6, "cpu_percent": 100 * used / idle_s, "processes": len(family)}))
 lib.shutdown()
 """
-
-
-def fresh(lib: str, program: str, *arguments: str) -> dict[str, float]:
-    """What a program prints in a process of its own."""
-    command = [sys.executable, "-c", program.replace("LIBRARY", lib), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-1000:])
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 TURNS = 5

@@ -1,7 +1,7 @@
 """Order, at-most-once and flow control between two processes, over links that may lose, repeat and reorder.
 
-Both ends keep one ``Session``. Each batch carries a header: the session's nonce (drawn by the side that dialled, so
-that nothing of an earlier session is taken for this one), its sequence number, and how far the other direction has
+Both ends keep one ``Session``. Each batch carries a header: the session's nonce (a number that the side that dialled
+counts up, so that nothing of an earlier session is taken for this one), its sequence number, and how far the other direction has
 been received (a cumulative acknowledgement). The receiver delivers batches in sequence and drops repetitions. The
 sender keeps what is not acknowledged and sends it again after a while, with exponential backoff. Credit: at most
 ``limits.session_batches_in_flight_max`` batches and ``session_bytes_in_flight_max`` bytes are unacknowledged.
@@ -26,6 +26,10 @@ ACK_ONLY = 1
 
 class MalformedHeader(Exception):
     """A header of another version, or none at all."""
+
+
+class NewSession(Exception):
+    """The peer has dialled again: what it sends now belongs to a later session than this one."""
 
 
 class Session:
@@ -83,6 +87,8 @@ class Session:
         if self.nonce == 0:
             self.nonce = nonce
         elif nonce != self.nonce:
+            if nonce > self.nonce:
+                raise NewSession
             return []
         if self._unacknowledged:
             self._acknowledge(now, acknowledged)

@@ -20,7 +20,6 @@ import itertools
 import logging
 import logging.handlers
 import os
-import random
 import select
 import sys
 import threading
@@ -36,7 +35,7 @@ from actorlib.transport import codec, limits, messages
 from actorlib.transport.drivers.sockets import Sockets
 from actorlib.transport.ids import ProcessId
 from actorlib.transport.link import Address, Handler, Link
-from actorlib.transport.session import HEADER_BYTES, MalformedHeader, Session
+from actorlib.transport.session import HEADER_BYTES, MalformedHeader, NewSession, Session
 
 HOT_LOOKS = 20
 ROUNDS_MAX = 8
@@ -55,7 +54,7 @@ SLOW_HANDLER_S = 0.05
 class SocketLink:
     """A session with one peer over one of our two sockets."""
 
-    __slots__ = ("dialled", "hello", "is_down", "loop", "peer", "pending", "session")
+    __slots__ = ("dialled", "hello", "is_down", "loop", "name", "peer", "pending", "session")
 
     def __init__(self, loop: Loop, peer: Address, dialled: bool, nonce: int) -> None:
         self.loop = loop
@@ -65,6 +64,8 @@ class SocketLink:
         self.is_down = False
         self.pending: list[Any] = []
         self.session = Session(nonce)
+        # What our socket calls the connection: a dialled one gets a name that no earlier one had.
+        self.name: bytes = peer.process_id + nonce.to_bytes(4, "little") if dialled else peer.process_id
 
     def send(self, message: tuple[Any, ...]) -> None:
         if not self.is_down:
@@ -130,7 +131,9 @@ class Loop:
         self.malformed = 0
         self._on_link_down = on_link_down
         self._dialled: dict[ProcessId, SocketLink] = {}
+        self._named: dict[bytes, SocketLink] = {}  # the dialled ones by what the outbox calls them
         self._accepted: dict[bytes, SocketLink] = {}
+        self._nonces = itertools.count(1)
         self._loopback = LoopbackLink(self)
         self._posted: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._timers: list[tuple[float, int, LoopTimer]] = []
@@ -171,10 +174,11 @@ class Loop:
             return link
         if address.process_id == self.address.process_id:
             return self._loopback
-        link = SocketLink(self, address, True, random.SystemRandom().randrange(1, 1 << 32))
+        link = SocketLink(self, address, True, next(self._nonces))
         self._dialled[address.process_id] = link
         if address.endpoint:
-            self._sockets.connect(address.process_id, address.endpoint)
+            self._named[link.name] = link
+            self._sockets.connect(link.name, address.endpoint)
         link.send(self.hello)
         return link
 
@@ -187,13 +191,22 @@ class Loop:
 
     def drop_link(self, process_id: ProcessId, reason: str) -> None:
         dialled = self._dialled.pop(process_id, None)
-        if dialled is not None:
+        if dialled is not None and self._named.pop(dialled.name, None) is not None:
             self._sockets.disconnect(dialled.peer.endpoint)
-        for link in (dialled, self._accepted.pop(process_id, None)):
-            if link is not None and not link.is_down:
-                link.is_down = True
-                link.pending.clear()
-                self._on_link_down(link, reason)
+        if dialled is not None:
+            self._end(dialled, reason)
+        self._end_accepted(process_id, reason)
+
+    def _end_accepted(self, process_id: ProcessId, reason: str) -> None:
+        link = self._accepted.pop(process_id, None)
+        if link is not None:
+            self._end(link, reason)
+
+    def _end(self, link: SocketLink, reason: str) -> None:
+        if not link.is_down:
+            link.is_down = True
+            link.pending.clear()
+            self._on_link_down(link, reason)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> LoopTimer:
         timer = LoopTimer(callback)
@@ -481,7 +494,7 @@ class Loop:
         received = False
         if self._outbox_get(EVENTS) & READABLE:
             received = True
-            self._receive_from(self._sockets.outbox, self._outbox_get, self._dialled)
+            self._receive_from(self._sockets.outbox, self._outbox_get, self._named)
         if self._inbox_get(EVENTS) & READABLE:
             received = True
             self._receive_from(self._sockets.inbox, self._inbox_get, self._accepted)
@@ -495,7 +508,7 @@ class Loop:
             link = links.get(frames[0])
             if link is not None:
                 self._on_batch(link, frames)
-            elif links is not self._dialled:  # else it is of a link that was dropped meanwhile
+            elif links is not self._named:  # else it is of a link that was dropped meanwhile
                 self._on_batch(self._accept(frames[0]), frames)
             if self._closing or not events(EVENTS) & READABLE:
                 return
@@ -513,6 +526,11 @@ class Loop:
                 self._deliver(link, batch)
         except (codec.MalformedBatch, MalformedHeader) as error:
             self._refuse(link, str(error))
+            return
+        except NewSession:
+            if not link.dialled:
+                self._end_accepted(link.peer.process_id, "the peer has begun a new session")
+                self._on_batch(self._accept(frames[0]), frames)
             return
         if link.session.owes_acknowledgement():
             self._send_frames(link, [link.session.acknowledgement()])
@@ -612,7 +630,7 @@ class Loop:
     def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
         socket = self._sockets.outbox if link.dialled else self._sockets.inbox
         try:
-            socket.send_multipart([link.peer.process_id, *frames], NOBLOCK)
+            socket.send_multipart([link.name, *frames], NOBLOCK)
         except zmq.Again:
             return  # the session sends it again
         except zmq.ZMQError as error:

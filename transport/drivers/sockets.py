@@ -24,6 +24,8 @@ class Sockets:
         self.context = zmq.Context(io_threads=1)
         self.context.set(zmq.MAX_SOCKETS, 64)
         self.inbox = self._router(process_id)
+        # A peer that comes back takes its name over, also from a connection that we don't know to be broken yet.
+        self.inbox.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self.outbox = self._router(process_id)
         self.endpoint = self._bind(endpoint)
 
@@ -48,9 +50,13 @@ class Sockets:
         self.inbox.bind(endpoint)
         return self.inbox.getsockopt_string(zmq.LAST_ENDPOINT)
 
-    def connect(self, process_id: ProcessId, endpoint: str) -> None:
-        """Dial a peer; what is sent under its process id goes there."""
-        self.outbox.setsockopt(zmq.CONNECT_ROUTING_ID, process_id)
+    def connect(self, name: bytes, endpoint: str) -> None:
+        """Dial a peer; what is sent under ``name`` goes there.
+
+        A name is used once: libzmq aborts the process when a name is given to a second connection, and the first goes
+        on for a moment after it was disconnected.
+        """
+        self.outbox.setsockopt(zmq.CONNECT_ROUTING_ID, name)
         self.outbox.connect(endpoint)
 
     def disconnect(self, endpoint: str) -> None:

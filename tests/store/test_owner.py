@@ -1,0 +1,310 @@
+"""The owner table: exact effects, and several tables over a fake network with everything out of order."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actorlib.store.owner import Entry, OwnerTable
+from actorlib.transport import messages
+from actorlib.transport.ids import object_id
+from actorlib.transport.link import Address
+
+
+def address(name):
+    return Address(name.encode().ljust(8, b"."), b"node....", "")
+
+
+class Port:
+    """Collects what a table asks for."""
+
+    def __init__(self):
+        self.sent = []
+        self.watched = []
+        self.freed = []
+        self.recovered = []
+        self.registrations = []
+
+    def send_to(self, to, message):
+        self.sent.append((to, message))
+
+    def watch(self, who):
+        self.watched.append(who)
+
+    def free_stored(self, oid):
+        self.freed.append(oid)
+
+    def error_value(self, kind, text):
+        return (messages.VALUE_ERROR, kind.encode(), text)
+
+    def recover(self, oid, recipe, reason):
+        self.recovered.append((oid, recipe))
+
+    def ask_registration(self, owner, ids, who, then):
+        self.registrations.append((owner, ids, who, then))
+
+
+A, B, C = address("a"), address("b"), address("c")
+
+
+def own(table, n=1, value=b"v"):
+    oid = object_id(table.address.process_id + n.to_bytes(8, "big"), 0)
+    table.entries[oid] = Entry()
+    table.entries[oid].value = value
+    return oid
+
+
+def stored(n=1):
+    return (messages.VALUE_STORED, b"node....", f"slab-{n}", 0, 10, "host")
+
+
+def test_the_last_reference_frees():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table, value=stored())
+    table.hold(oid)
+    table.release(oid)
+    assert oid in table.entries
+    table.release(oid)
+    assert oid not in table.entries and port.freed == [oid]
+
+
+def test_a_borrower_keeps_the_object_and_may_release_before_it_is_registered():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table)
+    table.hold(oid)  # a call in flight
+    table.unregister(oid, B.process_id)  # of an earlier registration, overtaking this one
+    table.register(oid, B)
+    table.register(oid, B)
+    table.release(oid)
+    table.release(oid)
+    assert oid in table.entries, "one registration is left"
+    table.unregister(oid, B.process_id)
+    assert oid not in table.entries
+
+
+def test_a_dead_borrower_is_forgotten():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table)
+    table.register(oid, B)
+    assert port.watched == [B]
+    table.release(oid)
+    table.process_died(B.process_id, "crashed")
+    assert not table.entries
+
+
+def test_a_borrowed_value_is_asked_for_once_and_wakes_all_who_wait():
+    port = Port()
+    table = OwnerTable(B, port)
+    oid = object_id(A.process_id + bytes(8), 0)
+    table.adopt(oid, A)
+    seen = []
+    assert not table.when_ready(oid, seen.append)
+    assert not table.when_ready(oid, seen.append)
+    assert port.sent == [(A, messages.ObjectWanted((oid,)))]
+    table.resolve(oid, b"value")
+    assert seen == [oid, oid] and table.entries[oid].value == b"value"
+
+
+def test_the_owner_answers_when_the_value_comes():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = object_id(A.process_id + bytes(8), 0)
+    table.entries[oid] = Entry()
+    table.answer_wanted(oid, B)
+    assert not port.sent
+    table.resolve(oid, b"value")
+    assert port.sent == [(B, messages.ObjectReady(oid, b"value"))]
+
+
+def test_a_borrower_tells_the_owner_once_for_each_registration():
+    port = Port()
+    table = OwnerTable(B, port)
+    oid = object_id(A.process_id + bytes(8), 0)
+    table.adopt(oid, A)
+    told, others = table.retained([oid], A.process_id)
+    assert told == [oid] and not others
+    assert table.retained([oid], A.process_id) == ([], {})
+    table.release(oid)
+    assert port.sent == [(A, messages.BorrowReleased((oid,)))]
+
+
+def test_references_of_a_third_owner_are_registered_with_it():
+    port = Port()
+    table = OwnerTable(B, port)
+    oid = object_id(C.process_id + bytes(8), 0)
+    table.adopt(oid, C)
+    assert table.retained([oid], A.process_id) == ([], {C: [oid]})
+
+
+def test_the_owner_dies():
+    port = Port()
+    table = OwnerTable(B, port)
+    oid = object_id(A.process_id + bytes(8), 0)
+    table.adopt(oid, A)
+    table.when_ready(oid, lambda _: None)
+    table.process_died(A.process_id, "killed by SIGKILL")
+    assert table.entries[oid].value[1] == b"OwnerDiedError" and "SIGKILL" in table.entries[oid].value[2]
+
+
+def test_a_value_keeps_what_it_contains():
+    port = Port()
+    table = OwnerTable(A, port)
+    inner = own(table, 1)
+    outer = own(table, 2, None)
+    table.add_put(outer, b"box", ((inner, A),))
+    table.release(inner)
+    assert inner in table.entries
+    table.release(outer)
+    assert not table.entries
+
+
+class Made:
+    """A task as lineage sees it."""
+
+    def __init__(self, *inputs):
+        self._inputs = inputs
+        self.recipe_kept = 0
+
+    def inputs(self):
+        return self._inputs
+
+    def is_finished(self):
+        return True
+
+
+def test_the_recipe_of_an_argument_outlives_its_value():
+    port = Port()
+    table = OwnerTable(A, port)
+    base = own(table, 1, None)
+    table.entries[base].task = Made()
+    table.resolve(base, stored(1))
+    result = own(table, 2, None)
+    table.entries[result].task = Made(base)
+    table.resolve(result, stored(2))
+    table.release(base)
+    assert base in table.entries and table.entries[base].value is None and port.freed == [base]
+    assert not table.when_ready(base, lambda _: None)
+    assert [oid for oid, _ in port.recovered] == [base]
+    table.entries[base].waiters = None
+    table.release(result)
+    assert not table.entries and port.freed == [base, result]
+
+
+def test_a_lost_value_is_recovered_and_only_once():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table, 1, None)
+    table.entries[oid].task = Made()
+    table.resolve(oid, stored(1))
+    table.lost(oid, stored(1), "gone")
+    table.lost(oid, stored(1), "gone")
+    assert len(port.recovered) == 1 and table.entries[oid].value is None
+    table.resolve(oid, stored(2))
+    table.lost(oid, stored(1), "news of the old place")
+    assert table.entries[oid].value == stored(2)
+
+
+class World:
+    """Tables joined by links; messages of one link stay in order, links overtake each other."""
+
+    def __init__(self, rng, names):
+        self.rng = rng
+        self.links: dict[tuple[Address, Address, str], list] = {}
+        self.tables = {}
+        for name in names:
+            who = address(name)
+            port = Port()
+            self.tables[who] = OwnerTable(who, port)
+            port.send_to = lambda to, message, who=who: self.send(who, to, "own", message)
+            port.ask_registration = lambda owner, ids, borrower, then, who=who: self.send(
+                who, owner, "own", ("register", ids, borrower, then)
+            )
+
+    def send(self, a, b, kind, message):
+        self.links.setdefault((a, b, kind), []).append(message)
+
+    def step(self):
+        busy = [key for key, queue in self.links.items() if queue]
+        if not busy:
+            return False
+        key = self.rng.choice(busy)
+        a, b, _ = key
+        self.handle(a, b, self.links[key].pop(0))
+        for table in self.tables.values():
+            table.check()
+        return True
+
+    def handle(self, a, b, message):
+        table = self.tables[b]
+        if type(message) is messages.BorrowReleased:
+            for oid in message.object_ids:
+                table.unregister(oid, a.process_id)
+        elif message[0] == "register":
+            for oid in message[1]:
+                assert table.register(oid, message[2]), "registered with an owner that has freed it"
+            self.send(b, a, "answer", ("call", message[3]))
+        elif message[0] == "call":
+            message[1]()
+        elif message[0] == "run":
+            self.run(a, b, *message[1:])
+        elif message[0] == "done":
+            held, retained = message[1:]
+            for oid in retained:
+                assert table.register(oid, a)
+            table.release(held)
+
+    def pass_on(self, a, b, oid, owner, keep):
+        """A call from a to b with a reference as its argument; b may keep it."""
+        self.tables[a].hold(oid)
+        self.send(a, b, "call", ("run", oid, owner, keep))
+
+    def run(self, a, b, oid, owner, keep):
+        table = self.tables[b]
+        table.adopt(oid, owner)
+        if not keep:
+            table.release(oid)
+        told, others = table.retained([oid], a.process_id)
+
+        def answer():
+            self.send(b, a, "reply", ("done", oid, told))
+
+        if others:
+            ((third, ids),) = others.items()
+            table._port.ask_registration(third, tuple(ids), b, answer)
+        else:
+            answer()
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 40))
+def test_however_messages_interleave_everything_is_freed_and_nothing_too_early(rng, steps):
+    world = World(rng, "abcd")
+    everyone = list(world.tables)
+    for table in world.tables.values():
+        own(table)
+    for _ in range(steps):
+        giver, taker = rng.sample(everyone, 2)
+        held = [oid for oid, entry in world.tables[giver].entries.items() if entry.count > 0]
+        if held:
+            oid = rng.choice(held)
+            owner = next(who for who in everyone if who.process_id == oid[:8])
+            world.pass_on(giver, taker, oid, owner, rng.random() < 0.6)
+            if rng.random() < 0.5:
+                world.tables[giver].release(oid)
+        for _ in range(rng.randrange(4)):
+            world.step()
+    while world.step():
+        continue
+    for who, table in world.tables.items():
+        for oid, entry in list(table.entries.items()):
+            owner = next(other for other in everyone if other.process_id == oid[:8])
+            assert oid in world.tables[owner].entries, "freed while somebody refers to it"
+            for _ in range(entry.count):
+                table.release(oid)
+        assert who == table.address
+    while world.step():
+        continue
+    assert all(not table.entries for table in world.tables.values())

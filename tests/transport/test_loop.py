@@ -1,0 +1,176 @@
+"""The loop on real sockets."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from actorlib.transport import messages
+from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.ids import JobId, NodeId, new_process_id
+from actorlib.transport.link import Address
+
+
+@pytest.fixture
+def loops(tmp_path):
+    made = []
+
+    def make(handlers, on_down=lambda link, reason: None, **options):
+        process_id = new_process_id()
+        directory = f"/tmp/actorlib-loop-{os.getpid()}"
+        address = Address(process_id, NodeId(b"n" * 8), f"ipc://{directory}/{process_id.hex()}")
+        hello = messages.Hello(messages.PROTOCOL_VERSION, address, "driver", os.getpid(), JobId(b""), "3.11")
+        loop = Loop(address, hello, handlers, on_down, **options)
+        made.append(loop)
+        return loop
+
+    yield make
+    for loop in made:
+        loop.close()
+
+
+def echo(link, message):
+    link.send(messages.DebugPong(*message))
+
+
+def ask(loop, to, count):
+    def send(_):
+        for i in range(count):
+            loop.link(to).send(messages.DebugPing(i, b"x"))
+
+    loop.post(send, None)
+
+
+def test_requests_and_replies_in_order(loops):
+    server = loops({messages.DebugPing: echo})
+    got = []
+    client = loops({messages.DebugPong: lambda _, message: got.append(message.request_id)})
+    ask(client, server.address, 5000)
+    assert client.drive(lambda: len(got) == 5000, 10)
+    assert got == list(range(5000))
+
+
+def test_a_message_to_ourselves(loops):
+    got = []
+    loop = loops({messages.DebugPing: lambda _, message: got.append(message.request_id)})
+    ask(loop, loop.address, 3)
+    assert loop.drive(lambda: len(got) == 3, 5)
+
+
+def test_many_threads_wait_at_once(loops):
+    server = loops({messages.DebugPing: echo})
+    got = {}
+    client = loops({messages.DebugPong: lambda _, message: got.setdefault(message.request_id, True)})
+    done = []
+
+    def wait(i):
+        client.post(lambda _: client.link(server.address).send(messages.DebugPing(i, b"")), None)
+        done.append(client.drive(lambda: i in got, 10))
+
+    threads = [threading.Thread(target=wait, args=(i,)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    assert done == [True] * 20
+
+
+def test_the_helper_serves_while_nobody_drives(loops):
+    server = loops({messages.DebugPing: echo})
+    got = []
+    client = loops({messages.DebugPong: lambda _, message: got.append(1)})
+    time.sleep(0.1)  # both helpers are quiet now, so they must be woken
+    ask(client, server.address, 10)
+    deadline = time.monotonic() + 5
+    while len(got) < 10 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(got) == 10
+
+
+def test_timers_fire_in_order_and_can_be_cancelled(loops):
+    loop = loops({})
+    fired = []
+
+    def begin(_):
+        loop.call_later(0.02, lambda: fired.append("second"))
+        loop.call_later(0.01, lambda: fired.append("first"))
+        loop.call_later(0.015, lambda: fired.append("never")).cancel()
+
+    loop.post(begin, None)
+    assert loop.drive(lambda: len(fired) == 2, 5)
+    assert fired == ["first", "second"]
+
+
+def test_run_gives_the_result_and_raises_the_error(loops):
+    loop = loops({})
+    assert loop.run(lambda: 5) == 5
+    with pytest.raises(KeyError):
+        loop.run(lambda: {}["x"])
+
+
+def test_a_handler_that_drives_is_refused(loops):
+    errors = []
+    loop = loops({})
+
+    def bad(_):
+        try:
+            loop.drive(lambda: False, 1)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    loop.post(bad, None)
+    assert loop.drive(lambda: bool(errors), 5)
+    assert "must not wait" in errors[0]
+
+
+def test_a_dropped_link_is_down_and_reported_once(loops):
+    downs = []
+    server = loops({messages.DebugPing: echo})
+    got = []
+    client = loops(
+        {messages.DebugPong: lambda _, message: got.append(1)}, lambda link, reason: downs.append((link.peer, reason))
+    )
+    ask(client, server.address, 1)
+    assert client.drive(lambda: bool(got), 5)
+    link = client.run(lambda: client.link(server.address))
+    client.run(lambda: client.drop_link(server.address.process_id, "gone"))
+    assert link.is_down and downs == [(server.address, "gone")]
+    client.run(lambda: link.send(messages.DebugPing(1, b"")))
+
+
+def test_a_peer_that_was_dropped_can_be_dialled_again_at_once(loops):
+    ended = []
+    server = loops({messages.DebugPing: echo}, lambda link, reason: ended.append(reason))
+    got = []
+    client = loops({messages.DebugPong: lambda _, message: got.append(message.request_id)})
+    for i in range(50):
+        ask(client, server.address, 1)
+        assert client.drive(lambda i=i: len(got) == i + 1, 5)
+        client.run(lambda: client.drop_link(server.address.process_id, "again"))
+    assert got == [0] * 50
+    assert ended == ["the peer has begun a new session"] * 49
+
+
+def test_a_handler_that_raises_answers_the_question_all_the_same(loops, capfd):
+    def broken(link, message):
+        raise ValueError("bug")
+
+    server = loops({messages.DebugPing: broken})
+    got = []
+    client = loops({messages.Failure: lambda _, message: got.append(message)})
+    client.post(lambda _: client.link(server.address).send(messages.DebugPing(9, b"")), None)
+    assert client.drive(lambda: bool(got), 5)
+    assert got[0].request_id == 9 and "bug" in got[0].text
+    assert "handling DebugPing failed" in capfd.readouterr().err
+
+
+def test_an_idle_loop_sleeps(loops):
+    loop = loops({})
+    time.sleep(0.2)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05
+    assert loop.run(lambda: True)
