@@ -1,6 +1,6 @@
 """Batches of messages as bytes, and back, with every byte from outside checked before anything else sees it.
 
-A batch is ``[body, *payload frames]``: the body is a msgpack array of ``(code, *fields)``. A memoryview of
+A batch is ``[body, *payload frames]``: the body is a msgpack array of ``(code, *fields)``. A ``pickle.PickleBuffer`` of
 ``limits.own_frame_bytes_min`` or more travels as a frame of its own and lies in the body as an ExtType with the
 frame's number, so large payloads are never copied into msgpack.
 

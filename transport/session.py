@@ -1,10 +1,11 @@
 """Order, at-most-once and flow control between two processes, over links that may lose, repeat and reorder.
 
 Both ends keep one ``Session``. Each batch carries a header: the session's nonce (a number that the side that dialled
-counts up, so that nothing of an earlier session is taken for this one), its sequence number, and how far the other direction has
-been received (a cumulative acknowledgement). The receiver delivers batches in sequence and drops repetitions. The
-sender keeps what is not acknowledged and sends it again after a while, with exponential backoff. Credit: at most
-``limits.session_batches_in_flight_max`` batches and ``session_bytes_in_flight_max`` bytes are unacknowledged.
+counts up, so that nothing of an earlier session is taken for this one), its sequence number, and how far the other
+direction has been received (a cumulative acknowledgement). The receiver delivers batches in sequence and drops
+repetitions. The sender keeps what is not acknowledged and sends it again after a while, with exponential backoff.
+Credit: at most ``limits.session_batches_in_flight_max`` batches and ``session_bytes_in_flight_max`` bytes are
+unacknowledged.
 
 Over a local socket nothing is ever lost, so the costs that count are those of the good case: one ``struct.pack`` and
 one ``unpack`` a batch; acknowledgements ride on batches that go the other way, and are sent alone only every

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,6 +215,7 @@ class World:
     def __init__(self, rng, names):
         self.rng = rng
         self.links: dict[tuple[Address, Address, str], list] = {}
+        self.references: collections.Counter[tuple[Address, bytes]] = collections.Counter()  # Python's, by process
         self.tables = {}
         for name in names:
             who = address(name)
@@ -264,7 +267,9 @@ class World:
     def run(self, a, b, oid, owner, keep):
         table = self.tables[b]
         table.adopt(oid, owner)
-        if not keep:
+        if keep:
+            self.references[b, oid] += 1
+        else:
             table.release(oid)
         told, others = table.retained([oid], a.process_id)
 
@@ -283,28 +288,28 @@ class World:
 def test_however_messages_interleave_everything_is_freed_and_nothing_too_early(rng, steps):
     world = World(rng, "abcd")
     everyone = list(world.tables)
-    for table in world.tables.values():
-        own(table)
+    for who, table in world.tables.items():
+        world.references[who, own(table)] = 1
     for _ in range(steps):
         giver, taker = rng.sample(everyone, 2)
-        held = [oid for oid, entry in world.tables[giver].entries.items() if entry.count > 0]
+        held = [oid for (who, oid), count in world.references.items() if who == giver and count]
         if held:
             oid = rng.choice(held)
             owner = next(who for who in everyone if who.process_id == oid[:8])
             world.pass_on(giver, taker, oid, owner, rng.random() < 0.6)
             if rng.random() < 0.5:
+                world.references[giver, oid] -= 1
                 world.tables[giver].release(oid)
         for _ in range(rng.randrange(4)):
             world.step()
     while world.step():
         continue
-    for who, table in world.tables.items():
-        for oid, entry in list(table.entries.items()):
-            owner = next(other for other in everyone if other.process_id == oid[:8])
-            assert oid in world.tables[owner].entries, "freed while somebody refers to it"
-            for _ in range(entry.count):
-                table.release(oid)
-        assert who == table.address
+    for (who, oid), count in world.references.items():
+        owner = next(other for other in everyone if other.process_id == oid[:8])
+        assert not count or oid in world.tables[owner].entries, "freed while somebody refers to it"
+        assert not count or world.tables[who].entries[oid].count == count
+        for _ in range(count):
+            world.tables[who].release(oid)
     while world.step():
         continue
     assert all(not table.entries for table in world.tables.values())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actorlib.transport import limits
-from actorlib.transport.session import HEADER_BYTES, Session
+from actorlib.transport.session import HEADER_BYTES, NewSession, Session
 
 
 def body_of(frames):
@@ -24,13 +27,16 @@ def test_in_the_good_case_each_batch_is_delivered_at_once_and_acknowledged_with_
     b.check()
 
 
-def test_a_repeated_batch_and_one_of_another_session_are_dropped():
+def test_a_repeated_batch_and_one_of_an_earlier_session_are_dropped_a_later_session_is_told():
     a, b = Session(7), Session()
     frames = a.outgoing(0.0, [b"x"], 1)
     assert b.incoming(0.0, frames[0], frames)
     assert b.incoming(0.0, frames[0], frames) == []
-    stranger = Session(8).outgoing(0.0, [b"y"], 1)
-    assert b.incoming(0.0, stranger[0], stranger) == []
+    earlier = Session(6).outgoing(0.0, [b"y"], 1)
+    assert b.incoming(0.0, earlier[0], earlier) == []
+    later = Session(8).outgoing(0.0, [b"y"], 1)
+    with pytest.raises(NewSession):
+        b.incoming(0.0, later[0], later)
 
 
 def test_batches_wait_for_their_turn():
@@ -61,8 +67,9 @@ def test_credit():
 
 
 @settings(max_examples=60, deadline=None, database=None)
-@given(st.randoms(use_true_random=False), st.integers(1, 60), st.floats(0, 0.5), st.floats(0, 0.5))
-def test_everything_arrives_once_and_in_order(rng, count, loss, duplication):
+@given(st.integers(0, 1 << 32), st.integers(1, 60), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_everything_arrives_once_and_in_order(seed, count, loss, duplication):
+    rng = random.Random(seed)  # not Hypothesis' own, which would find the network that loses everything for ever
     ends = {"a": Session(99), "b": Session()}
     delivered = {"a": [], "b": []}
     sent = {"a": 0, "b": 0}
@@ -75,7 +82,7 @@ def test_everything_arrives_once_and_in_order(rng, count, loss, duplication):
                 wire.insert(rng.randrange(len(wire) + 1), (to, frames))
 
     now = 0.0
-    for step in range(20_000):
+    for _ in range(20_000):
         for name, other in (("a", "b"), ("b", "a")):
             may_speak = name == "a" or ends["b"].nonce
             if may_speak and sent[name] < count and ends[name].has_credit() and rng.random() < 0.3:
@@ -92,4 +99,4 @@ def test_everything_arrives_once_and_in_order(rng, count, loss, duplication):
         now += 0.05
         if all(len(got) == count for got in delivered.values()):
             break
-    assert delivered == {"a": list(range(count)), "b": list(range(count))}, step
+    assert delivered == {"a": list(range(count)), "b": list(range(count))}
