@@ -323,8 +323,9 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]]:
         {
             "name": row["name"],
             "cat": "task",
-            "ph": "i",
-            "ts": row["time_s"] * 1e6,
+            "ph": "X",
+            "ts": row["time_s"] * 1e6 - row["duration_us"],
+            "dur": row["duration_us"],
             "pid": row["worker_id"][:8],
             "tid": 0,
             "args": {"state": row["state"], "error": row["error"]},

@@ -171,6 +171,10 @@ class AsyncioActorExit(ActorlibError):
     """An async actor ends."""
 
 
+class DeadlineExceededError(ActorlibError, TimeoutError):
+    """A call was not done within its ``timeout_s``, or within that of the call that made it."""
+
+
 class DeadlockError(ActorlibError):
     """Actors wait for each other in a circle."""
 

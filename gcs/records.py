@@ -18,7 +18,7 @@ class Records:
     def add(self, message: TaskEvents) -> None:
         self.dropped += message.dropped
         for row in message.rows:
-            task_id, name, state, time_s, worker, error = row
+            task_id, name, state, time_s, worker, error, duration_us = row
             self.tasks.pop(task_id, None)
             self.tasks[task_id] = {
                 "task_id": task_id.hex(),
@@ -27,6 +27,7 @@ class Records:
                 "time_s": time_s,
                 "worker_id": worker.hex(),
                 "error": error,
+                "duration_us": duration_us,
             }
         while len(self.tasks) > limits.task_records_max:
             del self.tasks[next(iter(self.tasks))]

@@ -15,6 +15,8 @@ from actorlib.transport import limits
 from actorlib.transport.ids import JobId, ProcessId
 from actorlib.transport.link import Address
 
+UNUSED = "it had been idle for long"
+
 
 class WorkerState(enum.Enum):
     STARTING = "starting"
@@ -28,7 +30,7 @@ MOVES = {
     WorkerState.STARTING: {WorkerState.IDLE, WorkerState.LEASED, WorkerState.STOPPING, WorkerState.DEAD},
     WorkerState.IDLE: {WorkerState.LEASED, WorkerState.STOPPING, WorkerState.DEAD},
     WorkerState.LEASED: {WorkerState.IDLE, WorkerState.STOPPING, WorkerState.DEAD},
-    WorkerState.STOPPING: {WorkerState.DEAD},
+    WorkerState.STOPPING: {WorkerState.IDLE, WorkerState.DEAD},  # idle: it was to be let go and is still needed
     WorkerState.DEAD: set(),
 }
 
@@ -137,13 +139,15 @@ class WorkerPool:
         self._starting[worker.runtime_env] -= 1
 
     def ready(self, process_id: ProcessId, address: Address, os_pid: int, now: float) -> Worker | None:
-        """A started worker has reported."""
+        """A started worker has reported, or one that was to be let go for being idle is needed for what it owns."""
         worker = self.workers.get(process_id)
-        if worker is None or worker.state is not WorkerState.STARTING:
+        spared = worker is not None and worker.state is WorkerState.STOPPING and worker.reason == UNUSED
+        if worker is None or not (spared or worker.state is WorkerState.STARTING):
             return worker
+        if worker.state is WorkerState.STARTING:
+            self._no_longer_starting(worker)
         worker.address, worker.os_pid, worker.idle_since = address, os_pid, now
         worker.move(WorkerState.IDLE)
-        self._no_longer_starting(worker)
         self._offer(worker)
         return worker
 

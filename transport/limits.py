@@ -30,6 +30,7 @@ window_work_s = 0.010
 lease_requests_in_flight_max = 4
 lease_idle_s = 1.0
 task_events_pending_max = 10_000
+task_events_finished_max = 200  # of successful calls, per batch; the others are only counted
 lineage_bytes_max = 256 << 20
 
 # -- node --------------------------------------------------------------------------------------------------------------

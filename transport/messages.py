@@ -119,10 +119,10 @@ class WorkerExiting(NamedTuple):
 
 
 class StopWorker(NamedTuple):
-    """node -> worker: end. ``grace_s`` 0 is never sent (the node kills instead)."""
+    """node -> worker: end. With ``if_unused``, a worker whose objects are still needed answers WorkerReady instead."""
 
     reason: str
-    grace_s: float
+    if_unused: bool
 
 
 class KillProcess(NamedTuple):
@@ -244,6 +244,14 @@ class Call(NamedTuple):
     extra: dict[str, Any] | None  # rare things: name, depth, attempt, code, max_calls, concurrency_group, backpressure
 
 
+class LeaseTerms(NamedTuple):
+    """What a lease gives to the tasks that run on it."""
+
+    resources: Resources
+    strategy: tuple[Any, ...]
+    accelerators: dict[str, tuple[int, ...]]  # "GPU": indices
+
+
 class RunTasks(NamedTuple):
     """submitter -> leased worker. ``replies_seen``: results received on this lease so far."""
 
@@ -251,6 +259,7 @@ class RunTasks(NamedTuple):
     job_id: JobId
     namespace: str  # of the job: where names are looked up
     replies_seen: int
+    terms: LeaseTerms | None  # with the first calls of a lease
     calls: tuple[Call, ...]
 
 
@@ -824,7 +833,8 @@ class ReleaseBundles(NamedTuple):
 
 
 class TaskEvents(NamedTuple):
-    """process -> GCS, batched and bounded: (task_id, name, state, time_s, worker process id, error text)."""
+    """process -> GCS, batched and bounded: (task_id, name, state, end_time_s (of the clock), worker process id,
+    error text, duration_us)."""
 
     rows: tuple[tuple[Any, ...], ...]
     dropped: int

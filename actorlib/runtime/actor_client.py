@@ -160,12 +160,12 @@ class ActorClients:
         in_flight = client.in_flight
         client.replies_seen += len(results)
         succeed = self._completion.succeed
-        for task_id, status, values, retained, _ in results:
+        for task_id, status, values, retained, duration_us in results:
             task = in_flight.pop(task_id, None)
             if task is None:
                 continue
             if status == ResultStatus.OK:
-                succeed(task, values, retained, client.worker)
+                succeed(task, values, retained, client.worker, duration_us)
                 continue
             for oid in retained:
                 self._table.register(oid, client.worker)
@@ -178,7 +178,7 @@ class ActorClients:
 
     def refused(self, client: ActorClient, message: messages.ActorCallsRefused) -> None:
         """It is ending, or another incarnation than we thought: nothing of these ran; wait for what the GCS says."""
-        tasks = [task for task in map(client.in_flight.pop, message.task_ids) if task is not None]
+        tasks = [task for task_id in message.task_ids if (task := client.in_flight.pop(task_id, None)) is not None]
         self._requeue(client, tasks)
         if client.state == "ALIVE":
             client.state = "RESTARTING"
@@ -272,6 +272,13 @@ class ActorClients:
                 client.link.send(messages.CancelCall(task.task_id, recursive))
             return
         self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} was cancelled before it started")
+
+    def abandon(self, task: Task) -> None:
+        """Stop waiting for a call that does not react to being cancelled; its late answer will be ignored."""
+        if task.state is TaskState.IN_FLIGHT and not task.is_finished():
+            client: ActorClient = task.where
+            client.in_flight.pop(task.task_id, None)
+            self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} did not react to being cancelled")
 
     def why_pending(self, task: Task) -> str:
         client: ActorClient = task.where

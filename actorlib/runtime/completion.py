@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from actorlib.engine import DYNAMIC
 from actorlib.runtime.task import Task, TaskState
 from actorlib.store.owner import Entry, OwnerTable, is_error
-from actorlib.transport.ids import ObjectId, TaskId, object_id
+from actorlib.transport import limits
+from actorlib.transport.ids import ObjectId, ProcessId, TaskId, object_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import GeneratorItem, ResultStatus, Value
 
@@ -40,8 +41,11 @@ class ErrorPort(Protocol):
     def matches(self, error: Value, classes: Any) -> bool:
         """Whether the error that a value carries is one that a user wants retried."""
 
-    def record(self, task: Task, state: str, error: str) -> None:
+    def record(self, task: Task, state: str, error: str, worker: ProcessId, duration_us: int) -> None:
         """Note it for the state API."""
+
+    def deadline_met(self, task: Task) -> None:
+        """A call with a deadline is settled."""
 
 
 class Completion:
@@ -51,8 +55,11 @@ class Completion:
         self.table = table
         self.port = port
         self.streams: dict[TaskId, Stream] = {}
+        self.records_room = limits.task_events_finished_max
 
-    def succeed(self, task: Task, values: tuple[Value, ...], retained: Iterable[ObjectId], worker: Address) -> None:
+    def succeed(
+        self, task: Task, values: tuple[Value, ...], retained: Iterable[ObjectId], worker: Address, duration_us: int
+    ) -> None:
         task.state = TaskState.FINISHED
         task.where = None
         table = self.table
@@ -67,13 +74,17 @@ class Completion:
         else:
             for index, value in enumerate(values):
                 table.resolve(object_id(task.task_id, index), value)
+        if self.records_room:  # the others are counted, not kept
+            self.port.record(task, "FINISHED", "", worker.process_id, duration_us)
         self.let_go(task)
 
     def fail(self, task: Task, error: Value, state: str = "FAILED") -> None:
         """Every object that the call would have made becomes ``error``."""
         task.state = TaskState.FINISHED
         task.where = None
-        self.port.record(task, state, error[2] if is_error(error) else "")
+        if task.overdue:
+            state, error = "FAILED", self.port.error_value("DeadlineExceededError", task.overdue)
+        self.port.record(task, state, error[2] if is_error(error) else "", ProcessId(b""), 0)
         if task.generator is not None:
             self._break_stream(task, error)
         for oid in task.return_ids():
@@ -84,6 +95,8 @@ class Completion:
         self.fail(task, self.port.error_value(kind, text), "CANCELLED" if kind == "TaskCancelledError" else "FAILED")
 
     def let_go(self, task: Task) -> None:
+        if task.extra is not None and "timeout_s" in task.extra:
+            self.port.deadline_met(task)
         if not task.holds:
             return
         release = self.table.release

@@ -29,7 +29,7 @@ from actorlib.store.owner import OwnerTable
 from actorlib.transport import limits, messages
 from actorlib.transport.ids import JobId, LeaseId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Link, Timer
-from actorlib.transport.messages import Death, ResultStatus
+from actorlib.transport.messages import Death, LeaseTerms, ResultStatus
 
 Shape = tuple[Any, ...]
 
@@ -63,12 +63,14 @@ class Port(Protocol):
 class Lease(Target):
     """A worker that is ours to use for one shape."""
 
-    __slots__ = ("blocked", "idle_timer", "lease_id", "link", "node", "queue", "recalled", "worker")
+    __slots__ = ("blocked", "idle_timer", "lease_id", "link", "node", "queue", "recalled", "terms", "worker")
 
-    def __init__(self, lease_id: LeaseId, worker: Address, node: Address, queue: ShapeQueue, link: Link) -> None:
+    def __init__(self, granted: messages.LeaseGranted, node: Address, queue: ShapeQueue, link: Link) -> None:
         super().__init__()
-        self.lease_id = lease_id
-        self.worker = worker
+        self.lease_id = granted.lease_id
+        self.worker = granted.worker
+        options = queue.options
+        self.terms: LeaseTerms | None = LeaseTerms(options.resources, options.strategy, granted.accelerators)
         self.node = node
         self.queue = queue
         self.link = link
@@ -274,8 +276,9 @@ class Submitter:
             lease.idle_timer.cancel()
             lease.idle_timer = None
         self._attach_code(lease, calls)
+        terms, lease.terms = lease.terms, None  # told once
         lease.link.send(
-            messages.RunTasks(lease.lease_id, self.job_id, self.namespace, lease.replies_seen, tuple(calls))
+            messages.RunTasks(lease.lease_id, self.job_id, self.namespace, lease.replies_seen, terms, tuple(calls))
         )
 
     def _wait_again(self, task: Task) -> None:
@@ -343,7 +346,7 @@ class Submitter:
         queue.requests.pop(message.request_id, None)
         queue.reason = "waiting for a worker lease"
         worker_link = self._port.link(message.worker)
-        lease = Lease(message.lease_id, message.worker, link.peer, queue, worker_link)
+        lease = Lease(message, link.peer, queue, worker_link)
         queue.leases[lease.lease_id] = lease
         self._leases[lease.lease_id] = lease
         self._by_worker[message.worker.process_id] = lease
@@ -440,7 +443,7 @@ class Submitter:
                 float(duration_us) if previous is None else previous * 0.9 + duration_us * 0.1
             )
             if status == ResultStatus.OK:
-                succeed(task, values, retained, lease.worker)
+                succeed(task, values, retained, lease.worker, duration_us)
             else:
                 self._unsuccessful(task, status, values, retained, lease)
         if (lease.recalled or lease.queue.spreads) and not in_flight:

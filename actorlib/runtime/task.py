@@ -38,6 +38,7 @@ class Task:
         "missing",
         "num_returns",
         "options",
+        "overdue",
         "recipe_kept",
         "retries_left",
         "state",
@@ -68,6 +69,7 @@ class Task:
         self.depth = 1
         self.suspect = False  # was in flight when a worker died: runs alone next time, so that blame is exact
         self.cancelled = False
+        self.overdue = ""  # it was cancelled because its deadline was over, in words
         self.recipe_kept = 0  # living values in shared memory that this task made
 
     def inputs(self) -> Iterable[ObjectId]:

@@ -17,7 +17,7 @@ from actorlib.scheduler.drivers.output import Stream
 from actorlib.scheduler.drivers.zygote import ZygoteClient
 from actorlib.scheduler.lease import LeaseTable, Request
 from actorlib.scheduler.resources import Pool, fits
-from actorlib.scheduler.worker_pool import Worker, WorkerPool, WorkerState
+from actorlib.scheduler.worker_pool import UNUSED, Worker, WorkerPool, WorkerState
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers import processes
 from actorlib.transport.drivers.loop import Loop
@@ -196,7 +196,7 @@ class NodeService:
         if self.leases.has_waiting():
             self.leases.recheck(self._now())
         for worker in self.workers.too_idle(self._now()):
-            self._stop_worker(worker, "idle for long")
+            self._stop_worker(worker, UNUSED)
         self._report()
         self.loop.call_later(limits.heartbeat_period_s, self._tick)
 
@@ -316,7 +316,7 @@ class NodeService:
         self.workers.stopping(worker.process_id, reason)
         link = self.loop.accepted_link(worker.process_id)
         if link is not None:
-            link.send(messages.StopWorker(reason, 1.0))
+            link.send(messages.StopWorker(reason, reason == UNUSED))
 
     def _kill(self, process_id: ProcessId, reason: str) -> None:
         worker = self.workers.workers.get(process_id)

@@ -105,7 +105,6 @@ def test_actors_run_in_a_group() -> None:
     util.remove_placement_group(group)
 
 
-@pytest.mark.xfail(strict=True, reason="a worker is not told the group of the task that it runs, as yet")
 def test_tasks_know_their_group() -> None:
     group = util.placement_group([{"CPU": 1}, {"CPU": 1}])
     strategy = PlacementGroupSchedulingStrategy(group, 0)

@@ -120,7 +120,6 @@ def test_failed_tasks_and_their_summary() -> None:
     assert summary["total_tasks"] == 5
 
 
-@pytest.mark.xfail(strict=True, reason="the runtime records the tasks that fail only, as yet")
 def test_finished_tasks() -> None:
     assert actorlib.get(work.remote(), timeout=30) == 1
     eventually(lambda: listed_tasks("work"), timeout_s=2)

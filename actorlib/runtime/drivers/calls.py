@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import hashlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,19 +23,22 @@ from actorlib.transport.link import NOWHERE
 from actorlib.transport.messages import ActorUpdate
 
 FUNCTION_NAMESPACE = "functions"
+DEFAULT_STRATEGY = ("default",)
 
 
 class CallContext:
     """What runs now in this thread (or asyncio task): for children's depth, cancelling, and ``get_runtime_context``."""
 
-    __slots__ = ("children", "depth", "extra", "held", "name", "task_id", "where")
+    __slots__ = ("depth", "expires_at", "extra", "held", "name", "task_id", "where")
 
     def __init__(self, task_id: TaskId, name: str, depth: int, extra: dict[str, Any] | None) -> None:
         self.task_id = task_id
         self.name = name
         self.depth = depth
         self.extra = extra
-        self.children: list[ObjectId] = []
+        self.expires_at: float | None = None  # of the monotonic clock, from the deadline of the call
+        if extra is not None and "timeout_s" in extra:
+            self.expires_at = time.monotonic() + extra["timeout_s"]
         self.held: list[ObjectId] = []  # references that came with the arguments
         self.where: Any = None
 
@@ -43,6 +48,12 @@ CURRENT: contextvars.ContextVar[CallContext | None] = contextvars.ContextVar("ac
 
 class Calls(Objects):
     """The engine's operations on tasks and actors."""
+
+    captures: tuple[Any, ...] | None = None  # the strategy of what is started here without one
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._captured_options: dict[int, tuple[TaskOptions, TaskOptions]] = {}
 
     # -- functions -----------------------------------------------------------------------------------------------------
     def export(self, record: FunctionRecord) -> bytes:
@@ -105,6 +116,8 @@ class Calls(Objects):
         if record.engine_token is not self:
             self.export(record)
         self._refuse_closed()
+        if self.captures is not None and options.strategy == DEFAULT_STRATEGY:
+            options = self._captured(options, self.captures)
         label = options.name or record.name
         task = Task(
             self.ids.task_id(), record.function_id, b"", options, options.num_returns, options.max_retries, label
@@ -115,6 +128,15 @@ class Calls(Objects):
         result = self._make_returns(task, options.num_returns)
         self.loop.post(self._enqueue, task)
         return result
+
+    def _captured(self, options: TaskOptions, strategy: tuple[Any, ...]) -> TaskOptions:
+        """The same options inside the placement group of the task or actor that runs here."""
+        if self._captured_options.get(id(options), (None, None))[0] is not options:
+            resources, _, environment, priority = options.shape
+            shape = (resources, strategy, environment, priority)
+            replaced = dataclasses.replace(options, strategy=strategy, shape=shape)
+            self._captured_options[id(options)] = (options, replaced)
+        return self._captured_options[id(options)][1]
 
     def _refuse_closed(self) -> None:
         if self.closed:
@@ -132,10 +154,16 @@ class Calls(Objects):
             extra["concurrency_group"] = options.concurrency_group
         if options.backpressure > 0:
             extra["backpressure"] = options.backpressure
+        timeout_s = options.timeout_s
         context = CURRENT.get()
         if context is not None:
             task.depth = extra["depth"] = context.depth + 1
-            context.children.append(object_id(task.task_id, 0))
+            extra["parent"] = context.task_id
+            if context.expires_at is not None:
+                left = max(0.0, context.expires_at - time.monotonic())
+                timeout_s = left if timeout_s is None else min(left, timeout_s)
+        if timeout_s is not None:
+            extra["timeout_s"] = timeout_s
         task.extra = extra or None
 
     def _make_returns(self, task: Task, num_returns: int) -> Any:
@@ -163,6 +191,8 @@ class Calls(Objects):
 
     def _enqueue(self, task: Task) -> None:
         self._take_holds(task)
+        if task.extra is not None and "timeout_s" in task.extra:
+            self.arm_deadline(task, task.extra["timeout_s"])
         self.submitter.submit(task)
 
     # -- actors --------------------------------------------------------------------------------------------------------
@@ -177,6 +207,8 @@ class Calls(Objects):
         self._refuse_closed()
         if record.engine_token is not self:
             self.export(record)
+        if self.captures is not None and options.strategy == DEFAULT_STRATEGY:
+            options = dataclasses.replace(options, strategy=self.captures)
         actor_id = self.ids.actor_id()
         task = Task(TaskId(actor_id), record.function_id, b"", options, 1, 0, record.name)
         if args or kwargs:
@@ -318,6 +350,8 @@ class Calls(Objects):
     def _enqueue_call(self, item: tuple[bytes, str, Task]) -> None:
         actor_id, label, task = item
         self._take_holds(task)
+        if task.extra is not None and "timeout_s" in task.extra:
+            self.arm_deadline(task, task.extra["timeout_s"])
         client = self.actors.clients.get(actor_id)  # type: ignore[call-overload]
         if client is None:
             client = self.actors.client(ActorId(actor_id), label)

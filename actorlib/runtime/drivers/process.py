@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,11 +21,13 @@ from actorlib.store.drivers.shared_memory import StoreClient
 from actorlib.store.owner import OwnerTable, Recipe
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.loop import Loop
-from actorlib.transport.ids import IdFactory, JobId, ObjectId, ProcessId
+from actorlib.transport.ids import IdFactory, JobId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Handler, Link, Timer
 from actorlib.transport.messages import ActorUpdate, Death, Value
 
 CODE_BYTES_WITH_CALL_MAX = 512 * 1024
+TASK_EVENTS_EVERY_S = 0.2
+DEADLINE_GRACE_S = 1.0
 
 
 class Process:
@@ -73,6 +76,7 @@ class Process:
         self._pumping = False
         self._warned: dict[str, None] = {}
         self._task_events: list[tuple[Any, ...]] = []
+        self._deadlines: dict[TaskId, Timer] = {}
         self._groups: dict[bytes, Callable[[Any], None]] = {}
         self._install_handlers()
 
@@ -194,16 +198,46 @@ class Process:
             print(f"actorlib: can't be scheduled now: {text}", file=sys.stderr, flush=True)
         return not self.can_grow
 
-    def record(self, task: Task, state: str, error: str) -> None:
+    def record(self, task: Task, state: str, error: str, worker: ProcessId, duration_us: int) -> None:
+        if state == "FINISHED":
+            self.completion.records_room -= 1
         if len(self._task_events) < limits.task_events_pending_max:
             if not self._task_events:
-                self.loop.call_later(0.2, self._send_task_events)
-            self._task_events.append((task.task_id, task.name(), state, self.loop.now(), b"", error))
+                self.loop.call_later(TASK_EVENTS_EVERY_S, self._send_task_events)
+            self._task_events.append((task.task_id, task.name(), state, time.time(), worker, error, duration_us))
 
     def _send_task_events(self) -> None:
         events, self._task_events = self._task_events, []
+        self.completion.records_room = limits.task_events_finished_max
         if events and not self.closed:
             self.to_gcs(messages.TaskEvents(tuple(events), 0))
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+    def arm_deadline(self, task: Task, timeout_s: float) -> None:
+        """A call that must be done in time. What runs past it is interrupted, and after a grace period killed."""
+        self._deadlines[task.task_id] = self.loop.call_later(timeout_s, lambda: self._deadline_over(task, timeout_s))
+
+    def deadline_met(self, task: Task) -> None:
+        timer = self._deadlines.pop(task.task_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _deadline_over(self, task: Task, timeout_s: float) -> None:
+        if task.is_finished():
+            return
+        is_task = isinstance(task.target, bytes)
+        why = (self.submitter if is_task else self.actors).why_pending(task)
+        task.overdue = f"{task.name()} was not done within timeout_s={timeout_s:.3f}: {why}"
+        self.cancel_task(task, False, True)
+        if not task.is_finished():
+            self._deadlines[task.task_id] = self.loop.call_later(DEADLINE_GRACE_S, lambda: self._enforce(task))
+
+    def _enforce(self, task: Task) -> None:
+        """It did not react to being interrupted."""
+        if isinstance(task.target, bytes):
+            self.submitter.cancel(task, True, True)
+        else:
+            self.actors.abandon(task)
 
     # -- messages ------------------------------------------------------------------------------------------------------
     def _install_handlers(self) -> None:

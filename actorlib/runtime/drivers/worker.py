@@ -31,6 +31,7 @@ from actorlib.transport.messages import ActorSpec, ResultStatus
 
 BLOCKED_NOTICE_DELAY_S = 0.005
 SWITCH_INTERVAL_S = 0.0005
+DEVICE_VARIABLES = {"GPU": "CUDA_VISIBLE_DEVICES", "TPU": "TPU_VISIBLE_CHIPS"}
 
 
 class Worker(Checkpointing):
@@ -50,7 +51,8 @@ class Worker(Checkpointing):
         self.incarnation = 0
         self.runner: ThreadRunner | AsyncRunner | None = None
         self.running_on_main: Item | None = None
-        self.lease_accelerators: dict[str, tuple[int, ...]] = {}
+        self.terms = messages.LeaseTerms({}, ("default",), {})
+        self._devices: dict[str, str | None] = {}  # variables that we have set, and what they were
         self._to_create: messages.CreateActor | None = None
         self._blocked_timer: Timer | None = None
         self._blocked_told = False
@@ -75,6 +77,8 @@ class Worker(Checkpointing):
     def _on_run_tasks(self, link: Link, message: messages.RunTasks) -> None:
         if not self.job_id:
             self._join_job(message.job_id, message.namespace)
+        if message.terms is not None:
+            self._take_terms(message.terms)
         refused = []
         with self.mailbox_lock:
             for call in message.calls:
@@ -84,6 +88,24 @@ class Worker(Checkpointing):
                     refused.append(call.task_id)
         if refused:
             link.send(messages.CallsReturned(tuple(refused), True))
+
+    def _take_terms(self, terms: messages.LeaseTerms) -> None:
+        """What this worker's lease, or its actor, may use."""
+        self.terms = terms
+        strategy = terms.strategy
+        captures = strategy[0] == "group" and strategy[3]
+        self.captures = ("group", strategy[1], -1, True) if captures else None
+        before = self._devices
+        for kind, variable in DEVICE_VARIABLES.items():
+            if kind in terms.accelerators:
+                before.setdefault(variable, os.environ.get(variable))
+                os.environ[variable] = ",".join(map(str, terms.accelerators[kind]))
+            elif variable in before:
+                earlier = before.pop(variable)
+                if earlier is None:
+                    del os.environ[variable]
+                else:
+                    os.environ[variable] = earlier
 
     def _join_job(self, job_id: JobId, namespace: str) -> None:
         self.job_id = self.submitter.job_id = job_id
@@ -157,7 +179,10 @@ class Worker(Checkpointing):
             self._consumed[message.task_id] = message.count
 
     def _on_stop(self, _: Link, message: messages.StopWorker) -> None:
-        self.stopping = message.reason
+        if message.if_unused and self.table.entries:
+            self.node_link.send(messages.WorkerReady(self.address, os.getpid()))  # others may still need what we own
+        else:
+            self.stopping = message.reason
 
     def _on_drain(self, _: Link, message: messages.DrainAndExit) -> None:
         self.draining = True
@@ -166,7 +191,6 @@ class Worker(Checkpointing):
         if self.spec is None:
             self.spec = message.spec
             self.incarnation = message.incarnation
-            self.lease_accelerators = message.accelerators
             self._to_create = message
 
     def node_lost(self, reason: str) -> None:
@@ -346,7 +370,7 @@ class Worker(Checkpointing):
         self._join_job(spec.job_id, spec.namespace)
         self.actor_id, self.actor_name, self.class_name = spec.actor_id, spec.name, spec.class_name
         self.was_restarted = creation.incarnation > 0
-        self._set_devices(creation.accelerators)
+        self._take_terms(messages.LeaseTerms(spec.resources_to_run, spec.strategy, creation.accelerators))
         call = messages.Call(
             TaskId(spec.actor_id),
             spec.class_id,
@@ -381,11 +405,6 @@ class Worker(Checkpointing):
         )
         self.loop.post(self.node_link.send, failed)
 
-    def _set_devices(self, accelerators: dict[str, tuple[int, ...]]) -> None:
-        self.lease_accelerators = accelerators
-        if "GPU" in accelerators:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, accelerators["GPU"]))
-
     def exit_actor(self) -> None:
         if self.spec is None:
             super().exit_actor()
@@ -393,14 +412,13 @@ class Worker(Checkpointing):
 
     # -- context -------------------------------------------------------------------------------------------------------
     def assigned_resources(self) -> dict[str, float]:
-        return resource_map(self.spec.resources_to_run.items()) if self.spec is not None else {}
+        return resource_map(self.terms.resources.items())
 
     def accelerators(self) -> dict[str, tuple[int, ...]]:
-        return self.lease_accelerators
+        return self.terms.accelerators
 
     def current_group(self) -> bytes | None:
-        strategy = self.spec.strategy if self.spec is not None else ()
-        return strategy[1] if strategy and strategy[0] == "group" else None
+        return self.terms.strategy[1] if self.terms.strategy[0] == "group" else None
 
     def current_actor(self) -> Any:
         spec = self.spec

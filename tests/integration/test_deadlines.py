@@ -1,0 +1,137 @@
+"""Deadlines of calls, and cancelling what a call has started."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+import actorlib
+
+
+@actorlib.remote
+def nap(seconds):
+    time.sleep(seconds)
+    return "awake"
+
+
+@actorlib.remote
+def note_and_nap(path, seconds):
+    with open(path, "a") as target:
+        target.write(f"{os.getpid()} began\n")
+    try:
+        time.sleep(seconds)
+    except BaseException as error:
+        with open(path, "a") as target:
+            target.write(f"{type(error).__name__}\n")
+        raise
+
+
+def eventually(condition, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+    return found
+
+
+def text(path):
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_call_in_time_is_not_disturbed(shared_local):
+    assert actorlib.get(nap.options(timeout_s=5).remote(0.01), timeout=10) == "awake"
+
+
+def test_a_task_past_its_deadline_is_interrupted_and_says_so(shared_local, tmp_path):
+    path = tmp_path / "notes"
+    ref = note_and_nap.options(timeout_s=0.3).remote(str(path), 60)
+    with pytest.raises(actorlib.exceptions.DeadlineExceededError, match=r"not done within timeout_s=0\.3"):
+        actorlib.get(ref, timeout=10)
+    assert "KeyboardInterrupt" in text(path)
+
+
+def test_a_queued_task_past_its_deadline_never_runs(shared_local, tmp_path):
+    path = tmp_path / "notes"
+    ref = note_and_nap.options(timeout_s=0.2, resources={"nowhere": 1}).remote(str(path), 0)
+    with pytest.raises(TimeoutError, match="queued"):
+        actorlib.get(ref, timeout=10)
+    assert not path.exists()
+
+
+def test_what_ignores_the_interrupt_is_killed(shared_local):
+    @actorlib.remote(max_retries=5)
+    def stubborn():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                continue
+
+    started = time.monotonic()
+    with pytest.raises(actorlib.exceptions.DeadlineExceededError):
+        actorlib.get(stubborn.options(timeout_s=0.2).remote(), timeout=20)
+    assert time.monotonic() - started < 10
+
+
+def test_a_deadline_is_inherited_by_what_the_call_starts(shared_local, tmp_path):
+    path = tmp_path / "notes"
+
+    @actorlib.remote
+    def parent(path):
+        child = note_and_nap.remote(path, 60)
+        try:
+            actorlib.get(child)
+        except actorlib.exceptions.DeadlineExceededError:
+            return "child overdue"
+
+    with pytest.raises(TimeoutError):
+        actorlib.get(parent.options(timeout_s=1.0).remote(str(path)), timeout=10)
+    eventually(lambda: "KeyboardInterrupt" in text(path))
+
+
+def test_an_actor_call_past_its_deadline(shared_local):
+    @actorlib.remote
+    class Sleeper:
+        def nap(self, seconds):
+            time.sleep(seconds)
+            return "awake"
+
+    sleeper = Sleeper.remote()
+    assert actorlib.get(sleeper.nap.remote(0), timeout=10) == "awake"
+    with pytest.raises(actorlib.exceptions.DeadlineExceededError, match="nap"):
+        actorlib.get(sleeper.nap.options(timeout_s=0.2).remote(60), timeout=10)
+    assert actorlib.get(sleeper.nap.remote(0), timeout=10) == "awake"
+
+
+def test_a_recursive_cancel_reaches_the_children(shared_local, tmp_path):
+    path = tmp_path / "notes"
+
+    @actorlib.remote
+    def parent(path):
+        return actorlib.get([note_and_nap.remote(path, 60)])
+
+    ref = parent.remote(str(path))
+    eventually(lambda: "began" in text(path))
+    actorlib.cancel(ref, recursive=True)
+    with pytest.raises(actorlib.exceptions.TaskCancelledError):
+        actorlib.get(ref, timeout=10)
+    eventually(lambda: "KeyboardInterrupt" in text(path))
+
+
+def test_a_cancel_that_is_not_recursive_leaves_the_children(shared_local, tmp_path):
+    path = tmp_path / "notes"
+
+    @actorlib.remote
+    def parent(path):
+        return actorlib.get([note_and_nap.remote(path, 1.0)])
+
+    ref = parent.remote(str(path))
+    eventually(lambda: "began" in text(path))
+    actorlib.cancel(ref, recursive=False)
+    with pytest.raises(actorlib.exceptions.TaskCancelledError):
+        actorlib.get(ref, timeout=10)
+    time.sleep(1.2)  # the child's whole life
+    assert "KeyboardInterrupt" not in text(path)
