@@ -69,7 +69,7 @@ def test_every_message_comes_back_as_it_was(cls):
 def test_nested_tuples_get_their_classes_back():
     address = Address(b"p" * 8, b"n" * 8, "ipc:///x")
     call = messages.Call(b"t" * 16, b"f" * 16, b"", (), 1, 0, None)
-    (body,) = codec.encode_batch([messages.RunTasks(b"l", b"j", "", 3, (call,)), messages.Watch(address)])
+    (body,) = codec.encode_batch([messages.RunTasks(b"l", b"j", "", 3, None, (call,)), messages.Watch(address)])
     run, watch = codec.decode_batch(body)
     assert type(run.calls[0]) is messages.Call and type(watch.process) is Address
 
@@ -103,7 +103,7 @@ def test_random_bytes_are_refused_with_the_one_error(body, frames):
 @given(st.data())
 def test_mutated_batches_never_raise_anything_else(data):
     call = messages.Call(b"t" * 16, "method", b"args", ((b"o", ("p", "n", ""), None),), 1, 0, {"depth": 2})
-    (body,) = codec.encode_batch([messages.RunTasks(b"l" * 16, b"j" * 8, "ns", 3, (call,)), messages.Done(4)])
+    (body,) = codec.encode_batch([messages.RunTasks(b"l" * 16, b"j" * 8, "ns", 3, None, (call,)), messages.Done(4)])
     mutable = bytearray(body)
     for _ in range(data.draw(st.integers(1, 4))):
         mutable[data.draw(st.integers(0, len(mutable) - 1))] = data.draw(st.integers(0, 255))
