@@ -84,13 +84,13 @@ def _dumps(value: Any, callback: Callable[[pickle.PickleBuffer], bool] | None, b
             return data
     except Exception:
         data = b""  # cloudpickle may know how; if not, its error is the one to show
-    import cloudpickle
+    from actorlib import by_value
 
     buffers.clear()
     assert _collector.refs is not None
     _collector.refs.clear()
     try:
-        return cloudpickle.dumps(value, 5, buffer_callback=callback)  # type: ignore[no-any-return]
+        return by_value.dumps(value, callback)
     except Exception as error:
         raise SerializationError(_explain(value, error)) from error
 
@@ -118,11 +118,11 @@ def deserialize(data: Any, buffers: Sequence[Any] = ()) -> Any:
 
 def dumps_function(function: Any) -> bytes:
     """A function or class as bytes, by value where it can't be imported. Raises SerializationError."""
-    import cloudpickle
+    from actorlib import by_value
 
     outer, _collector.refs = _collector.refs, None
     try:
-        return cloudpickle.dumps(function, 5)  # type: ignore[no-any-return]
+        return by_value.dumps(function)
     except Exception as error:
         from actorlib import inspection
 
