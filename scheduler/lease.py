@@ -8,7 +8,10 @@ depth (a task deep down a tree first: its ancestors wait for it), priority, how 
 and age.
 
 While requests wait that would fit if others gave back, leases are *recalled*: their holders send nothing more on them
-and return them. Nobody is asked to give back for more of the same to themselves.
+and return them. Nobody is asked to give back for more of the same to themselves. A lease that is granted while others
+wait is *brief*: recalled from the start, good for what its holder sends at once.
+
+A request is told why it waits once it has waited for ``limits.lease_wait_told_after_s``: most never need to know.
 
 A worker that is blocked lends its CPU. A request that no node could ever satisfy is reported after
 ``limits.infeasible_after_s``, since nodes may be about to join; one that another node can serve now is passed on.
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import bisect
 import enum
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -28,6 +32,7 @@ from actorlib.transport.ids import GroupId, JobId, LeaseId, NodeId, ProcessId
 from actorlib.transport.messages import LeaseRequest, NodeView, Resources
 
 HOPS_MAX = 3
+OTHERS_LOOKED_AT = 16
 
 
 class RequestState(enum.Enum):
@@ -243,8 +248,14 @@ class LeaseTable:
             return False
         request.state = RequestState.GRANTED
         request.worker = worker.process_id
-        message = messages.LeaseGranted(request.message.request_id, request.lease_id, worker, request.accelerators)
-        request.answer(message)
+        if not request.is_actor:
+            waiting = itertools.islice(self._waiting, OTHERS_LOOKED_AT)
+            request.recalled = any(self._would_help(request, other) for _, other in waiting)
+        request.answer(
+            messages.LeaseGranted(
+                request.message.request_id, request.lease_id, worker, request.accelerators, request.recalled
+            )
+        )
         return True
 
     def worker_failed(self, request: Request, reason: str) -> None:
@@ -255,6 +266,8 @@ class LeaseTable:
 
     # -- waiting -------------------------------------------------------------------------------------------------------
     def _tell(self, now: float, request: Request) -> None:
+        if now - request.arrived_at < limits.lease_wait_told_after_s:
+            return
         demand, strategy = request.message.resources, request.message.strategy
         if strategy and strategy[0] == "group":
             found = self._port.group_node(strategy[1], strategy[2])
@@ -321,10 +334,15 @@ class LeaseTable:
         )
 
     # -- what happens to leases ----------------------------------------------------------------------------------------
-    def returned(self, now: float, lease_id: LeaseId) -> Request | None:
+    def returned(
+        self, now: float, lease_id: LeaseId, free_worker: Callable[[Request], None] | None = None
+    ) -> Request | None:
+        """``free_worker`` is called before others get what the lease held, so that they can have its worker too."""
         lease = self.leases.get(lease_id)
         if lease is not None:
             self._drop(lease)
+            if free_worker is not None:
+                free_worker(lease)
             self.pump(now)
         return lease
 

@@ -41,6 +41,7 @@ infeasible_after_s = 2.0
 """A demand that no node could satisfy is reported as such after this long (nodes may be joining)."""
 node_report_period_s = 0.1
 heartbeat_period_s = 0.5
+lease_wait_told_after_s = 0.1
 node_suspected_after_s = 3.0
 node_lost_after_s = 8.0
 

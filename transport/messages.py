@@ -179,6 +179,7 @@ class LeaseGranted(NamedTuple):
     lease_id: LeaseId
     worker: Address
     accelerators: dict[str, tuple[int, ...]]  # "GPU": indices
+    brief: bool  # others wait: good for one batch of calls, as if it were recalled after that
 
 
 class LeaseSpilled(NamedTuple):

@@ -352,6 +352,10 @@ class Submitter:
         self._by_worker[message.worker.process_id] = lease
         # At once, not with the next pump: a recall may follow in the same batch, and an unused lease would go back.
         self._pump_queue(queue)
+        if message.brief and lease.lease_id in self._leases:
+            lease.recalled = True
+            if not lease.in_flight:
+                self._return(lease)
 
     def _steal_for(self, idle: Lease) -> None:
         """Ask the busiest lease of the same shape for half of what it has not started."""

@@ -84,6 +84,7 @@ class NodeService:
         self._start_failures: dict[str, int] = {}
         self._oom_kills = processes.oom_kills()
         self._reporting = False
+        self._telling = False
         self._reported: Any = None
         os.makedirs(os.path.join(session_dir, "logs"), mode=0o700, exist_ok=True)
         loop.add_reader(zygote.fileno(), self._on_zygote)
@@ -446,16 +447,27 @@ class NodeService:
 
     def _on_lease_request(self, link: Link, message: messages.LeaseRequest) -> None:
         self.leases.request(self._now(), link.peer.process_id, message, link.send)
+        if self.leases.has_waiting() and not self._telling:
+            self._telling = True
+            self.loop.call_later(limits.lease_wait_told_after_s, self._tell)
         self._changed()
 
+    def _tell(self) -> None:
+        """What has waited for a moment is told why."""
+        self._telling = False
+        if self.leases.has_waiting():
+            self.leases.recheck(self._now())
+
     def _on_lease_returned(self, _: Link, message: messages.LeaseReturned) -> None:
-        lease = self.leases.returned(self._now(), message.lease_id)
-        if lease is None or lease.worker is None:
-            return
-        if message.retire:
-            self._kill(lease.worker, "its lease was given back while it was at work")
-        else:
-            self.workers.returned(lease.worker, self._now())
+        def free_worker(lease: Request) -> None:
+            if lease.worker is None:
+                return
+            if message.retire:
+                self._kill(lease.worker, "its lease was given back while it was at work")
+            else:
+                self.workers.returned(lease.worker, self._now())
+
+        self.leases.returned(self._now(), message.lease_id, free_worker)
         self._changed()
 
     def find_worker(self, request: Request) -> None:

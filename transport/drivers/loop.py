@@ -30,6 +30,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
+from zmq.backend import zmq_poll
 
 from actorlib.transport import codec, limits, messages
 from actorlib.transport.drivers.sockets import Sockets
@@ -42,8 +43,8 @@ ROUNDS_MAX = 8
 SPIN_S = 0.0002
 SPIN_CREDIT_MAX = 8
 SPIN_CREDIT_MIN = -64
+RECEIVE_MAX = 1000
 # Plain ints: pyzmq's enums cost half a microsecond at each use.
-EVENTS = int(zmq.EVENTS)
 READABLE = int(zmq.POLLIN)
 NOBLOCK = int(zmq.NOBLOCK)
 LOOK_EVERY_S = 0.001
@@ -148,8 +149,7 @@ class Loop:
         self._session_sweep_at = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
-        self._inbox_get: Any = self._sockets.inbox.getsockopt
-        self._outbox_get: Any = self._sockets.outbox.getsockopt
+        self._both: list[tuple[Any, int]] = [(self._sockets.outbox, READABLE), (self._sockets.inbox, READABLE)]
         self._spin_credit = 1 if spin and len(os.sched_getaffinity(0)) > 1 else SPIN_CREDIT_MIN * 1_000_000
         self._inbox_fd: int = self._sockets.inbox.FD
         self._outbox_fd: int = self._sockets.outbox.FD
@@ -488,30 +488,22 @@ class Loop:
 
     # -- receiving -----------------------------------------------------------------------------------------------------
     def _is_readable(self) -> bool:
-        return bool((self._inbox_get(EVENTS) | self._outbox_get(EVENTS)) & READABLE)
+        return bool(zmq_poll(self._both, 0))
 
     def _receive(self) -> bool:
-        received = False
-        if self._outbox_get(EVENTS) & READABLE:
-            received = True
-            self._receive_from(self._sockets.outbox, self._outbox_get, self._named)
-        if self._inbox_get(EVENTS) & READABLE:
-            received = True
-            self._receive_from(self._sockets.inbox, self._inbox_get, self._accepted)
-        return received
-
-    def _receive_from(
-        self, socket: zmq.Socket[bytes], events: Callable[[int], Any], links: dict[Any, SocketLink]
-    ) -> None:
-        for _ in range(1000):
-            frames = socket.recv_multipart(NOBLOCK)
-            link = links.get(frames[0])
-            if link is not None:
-                self._on_batch(link, frames)
-            elif links is not self._named:  # else it is of a link that was dropped meanwhile
-                self._on_batch(self._accept(frames[0]), frames)
-            if self._closing or not events(EVENTS) & READABLE:
-                return
+        """Take what is there, fairly from both sockets. One poll of both costs what asking one for its events does."""
+        inbox = self._sockets.inbox
+        for count in range(RECEIVE_MAX):
+            ready = zmq_poll(self._both, 0)
+            if not ready or self._closing:
+                return count > 0
+            for socket, _ in ready:
+                frames = socket.recv_multipart(NOBLOCK)
+                if socket is inbox:
+                    self._on_batch(self._accepted.get(frames[0]) or self._accept(frames[0]), frames)
+                elif frames[0] in self._named:  # else it is of a link that was dropped meanwhile
+                    self._on_batch(self._named[frames[0]], frames)
+        return True
 
     def _accept(self, routing_id: bytes) -> SocketLink:
         peer = Address(ProcessId(routing_id), self.address.node_id, "")

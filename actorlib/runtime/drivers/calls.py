@@ -29,13 +29,14 @@ DEFAULT_STRATEGY = ("default",)
 class CallContext:
     """What runs now in this thread (or asyncio task): for children's depth, cancelling, and ``get_runtime_context``."""
 
-    __slots__ = ("depth", "expires_at", "extra", "held", "name", "task_id", "where")
+    __slots__ = ("blocked_s", "depth", "expires_at", "extra", "held", "name", "task_id", "where")
 
     def __init__(self, task_id: TaskId, name: str, depth: int, extra: dict[str, Any] | None) -> None:
         self.task_id = task_id
         self.name = name
         self.depth = depth
         self.extra = extra
+        self.blocked_s = 0.0
         self.expires_at: float | None = None  # of the monotonic clock, from the deadline of the call
         if extra is not None and "timeout_s" in extra:
             self.expires_at = time.monotonic() + extra["timeout_s"]

@@ -289,7 +289,7 @@ class Execution(ClusterView):
             values = (value,) * max(1, call.num_returns)
         finally:
             CURRENT.reset(token)
-        took_s = time.perf_counter() - started
+        took_s = time.perf_counter() - started - context.blocked_s  # what it gave back while it waited doesn't count
         self.after_call()
         self.finish(item, context, status, values, references, took_s)
 

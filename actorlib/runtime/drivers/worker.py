@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from actorlib import exceptions, serialization
 from actorlib.actor import ActorHandle
 from actorlib.engine import Slot, resource_map
 from actorlib.object_ref import ObjectRef
+from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.checkpointing import Checkpointing
 from actorlib.runtime.drivers.concurrency import AsyncRunner, ThreadRunner
 from actorlib.runtime.drivers.execution import ExitActor
@@ -202,10 +204,13 @@ class Worker(Checkpointing):
         if until():
             return True
         self.loop.post(self._block, refs)
+        context, began = CURRENT.get(), time.perf_counter()
         try:
             return self.loop.drive(until, timeout)
         finally:
             self.loop.post(self._unblock, None)
+            if context is not None:
+                context.blocked_s += time.perf_counter() - began
 
     def _block(self, refs: Sequence[ObjectRef[Any]]) -> None:
         """User code waits: what is queued goes back; the CPU is offered at once if what it waits for needs one."""
