@@ -111,7 +111,7 @@ class Catalog:
             self._make_room(wanted)
             chosen = self._free_slab(wanted)
         if chosen is None:
-            chosen = self._create(wanted)
+            chosen = self._create_with_room(wanted)
         chosen.move(SlabState.FILLING)
         chosen.filler = process_id
         self._touch(chosen)
@@ -143,12 +143,27 @@ class Catalog:
         candidate.filler = None
         return True
 
+    def _create_with_room(self, size: int) -> Slab:
+        """A new slab. Where others have filled the memory that we count on, ours gives way until there is room."""
+        while True:
+            try:
+                return self._create(size)
+            except OSError as error:
+                if not self._give_way():
+                    text = f"shared memory is full of other things ({error.strerror}); {self._largest()}"
+                    raise StoreFull(text) from error
+
+    def _give_way(self) -> bool:
+        by_age = sorted(self.slabs.values(), key=lambda s: (s.state is not SlabState.FREE, s.used_at))
+        for old in by_age:
+            if old.state is SlabState.FREE or (old.state is SlabState.SEALED and self._spill(old)):
+                self._unlink(old)
+                return True
+        return False
+
     def _create(self, size: int) -> Slab:
         number, self._next_number = self._next_number, self._next_number + 1
-        try:
-            path = self._port.create(number, size)
-        except OSError as error:
-            raise StoreFull(f"shared memory is full ({error.strerror}); {self._largest()}") from error
+        path = self._port.create(number, size)
         made = Slab(number, path, size)
         self.slabs[number] = made
         self.by_path[path] = made

@@ -11,7 +11,8 @@ import struct
 from actorlib.store.catalog import Place, Slab
 from actorlib.transport.ids import ObjectId
 
-SPILL_HEADER = struct.Struct("<8sQ32s")
+SPILL_HEADER = struct.Struct("<8sQ32s16x")  # 64 bytes, so that what follows is aligned as in a slab
+SHARED_BYTES_MIN = 256 << 20  # less than this in shared memory is not worth having
 SPILL_MAGIC = b"ACTORSP1"
 
 
@@ -61,6 +62,7 @@ class StoreFiles:
             os.close(fd)
 
     def unlink(self, slab: Slab) -> None:
+        os.truncate(slab.path, 0)  # whoever filled it may still map it, and would keep its pages
         os.unlink(slab.path)
 
     def read_object(self, slab: Slab, place: Place) -> bytes:
@@ -105,16 +107,32 @@ class StoreFiles:
         shutil.rmtree(self.spill_directory, ignore_errors=True)
 
 
+def shared_root() -> str:
+    """Where memory is shared; ``ACTORLIB_SHARED_MEMORY_DIR`` names another place (huge pages, a container's volume)."""
+    return os.environ.get("ACTORLIB_SHARED_MEMORY_DIR", "/dev/shm")
+
+
+def shared_directory(session: str) -> str:
+    return os.path.join(shared_root(), f"actorlib-{session}")
+
+
+def spill_directory(session_dir: str) -> str:
+    """Where objects are spilled: the session's directory, or one under ``ACTORLIB_SPILL_DIR`` (a fast local disk)."""
+    root = os.environ.get("ACTORLIB_SPILL_DIR")
+    name = f"actorlib-{os.path.basename(session_dir)}"
+    return os.path.join(root, name) if root else os.path.join(session_dir, "spill")
+
+
 def choose_directory(session: str, capacity_bytes: int, fallback: str) -> tuple[str, int, str]:
-    """Where slabs go: /dev/shm if it has room, else a file-backed directory. Gives (directory, capacity, note)."""
-    shared = "/dev/shm"
+    """Where slabs go: shared memory if it has room, else a file-backed directory. Gives (directory, capacity, note)."""
+    shared = shared_root()
     if os.path.isdir(shared) and os.access(shared, os.W_OK):
         room = os.statvfs(shared)
         available = room.f_bavail * room.f_frsize
-        if available >= min(capacity_bytes, 256 << 20):
-            return f"{shared}/actorlib-{session}", min(capacity_bytes, int(available * 0.9)), ""
-        note = f"/dev/shm has only {available >> 20} MiB free, so objects lie in files under {fallback} (slower)"
+        if available >= min(capacity_bytes, SHARED_BYTES_MIN):
+            return shared_directory(session), min(capacity_bytes, int(available * 0.9)), ""
+        note = f"{shared} has only {available >> 20} MiB free, so objects lie in files under {fallback} (slower)"
     else:
-        note = f"there is no /dev/shm, so objects lie in files under {fallback} (slower)"
+        note = f"there is no {shared}, so objects lie in files under {fallback} (slower)"
     room = os.statvfs(os.path.dirname(fallback))
     return fallback, min(capacity_bytes, int(room.f_bavail * room.f_frsize * 0.8)), note

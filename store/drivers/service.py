@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actorlib.store.catalog import Catalog, Place, StoreFull
-from actorlib.store.drivers.files import StoreFiles, TornSpill
+from actorlib.store.drivers.files import SPILL_HEADER, StoreFiles, TornSpill
 from actorlib.transport import messages
 from actorlib.transport.ids import NodeId, ObjectId, ProcessId
 from actorlib.transport.link import Address, Handler, Host, Link
@@ -66,8 +66,6 @@ class StoreService:
             return
         try:
             value = self._value_of(message.object_id, place)
-        except StoreFull as full:
-            link.send(messages.Failure(message.request_id, "ObjectStoreFullError", str(full)))
         except TornSpill:
             self.catalog.freed(message.object_id)
             link.send(messages.ObjectLocated(message.request_id, None))
@@ -92,17 +90,20 @@ class StoreService:
             waiting[0].send(message._replace(request_id=waiting[1]))
 
     def _value_of(self, object_id: ObjectId, place: Place) -> Value:
-        """Where the object lies now, after restoring it if it was spilled. Raises StoreFull, TornSpill."""
+        """Where the object lies now, after restoring it if it was spilled. Raises TornSpill."""
+        node_id = self._host.address.node_id
         if place.spilled is not None:
             data = self.files.load_spilled(place.spilled)
-            into = self.catalog.grant(self._host.address.process_id, len(data))
+            try:
+                into = self.catalog.grant(self._host.address.process_id, len(data))
+            except StoreFull:  # then it is read where it lies
+                return (VALUE_STORED, node_id, place.spilled, SPILL_HEADER.size, place.size, self._host_id)
             with open(into.path, "r+b") as target:
                 target.write(data)
             self.catalog.restored(object_id, into, 0)
         assert place.slab is not None
         if not os.path.exists(place.slab.path):
             raise TornSpill(f"{place.slab.path} was removed by somebody else")
-        node_id = self._host.address.node_id
         return (VALUE_STORED, node_id, place.slab.path, place.offset, place.size, self._host_id)
 
     def process_died(self, process_id: ProcessId, _reason: Any) -> None:

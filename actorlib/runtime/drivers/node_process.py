@@ -80,8 +80,11 @@ class NodeHandle:
 
     def _clean(self) -> None:
         """Remove what a node that was killed could not remove itself."""
+        from actorlib.store.drivers.files import shared_directory, spill_directory
+
         shutil.rmtree(self.session_dir, ignore_errors=True)
-        shutil.rmtree(f"/dev/shm/actorlib-{os.path.basename(self.session_dir)}", ignore_errors=True)
+        shutil.rmtree(shared_directory(os.path.basename(self.session_dir)), ignore_errors=True)
+        shutil.rmtree(spill_directory(self.session_dir), ignore_errors=True)
 
 
 def address_to_json(address: Any) -> list[Any]:
@@ -143,8 +146,11 @@ def _total_resources(settings: dict[str, Any], hostname: str) -> dict[str, int]:
 
 
 def _host_id() -> str:
+    from actorlib.store.drivers.files import shared_root
+
+    shared = shared_root()
     with open("/proc/sys/kernel/random/boot_id") as source:
-        return f"{source.read().strip()}-{os.stat('/dev/shm').st_dev if os.path.isdir('/dev/shm') else 0}"
+        return f"{source.read().strip()}-{os.stat(shared).st_dev if os.path.isdir(shared) else 0}"
 
 
 def main() -> None:
@@ -188,7 +194,7 @@ class Node:
 
     def __init__(self, settings: dict[str, Any], session_dir: str, zygote: Any) -> None:
         from actorlib.scheduler.drivers.node import NodeService
-        from actorlib.store.drivers.files import choose_directory
+        from actorlib.store.drivers.files import choose_directory, spill_directory
         from actorlib.store.drivers.service import StoreService
         from actorlib.transport import messages
         from actorlib.transport.drivers.loop import Loop
@@ -214,11 +220,12 @@ class Node:
         directory, capacity, self.note = choose_directory(
             os.path.basename(session_dir), capacity, os.path.join(session_dir, "objects")
         )
-        spill_bytes = int(shutil.disk_usage(session_dir).free * 0.8)
+        spill_to = spill_directory(session_dir)
+        spill_bytes = int(shutil.disk_usage(os.path.dirname(spill_to)).free * 0.8)
         self.store = StoreService(
             self.loop,
             directory,
-            os.path.join(session_dir, "spill"),
+            spill_to,
             capacity,
             spill_bytes,
             self.host_id,

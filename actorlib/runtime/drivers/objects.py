@@ -84,7 +84,11 @@ class Objects(Process):
         return value
 
     def _request_slab(self, size: int) -> None:
-        grant = self.ask(self.node, lambda request_id: messages.SlabRequest(request_id, size))
+        def request(request_id: int) -> tuple[Any, ...]:
+            self._send_freed(None)  # the room that we have just given up is there for us
+            return messages.SlabRequest(request_id, size)
+
+        grant = self.ask(self.node, request)
         self.store.add_slab(grant.path, grant.size)
 
     def _send_sealed(self, _: None) -> None:
