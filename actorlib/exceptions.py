@@ -44,19 +44,25 @@ class TaskError(ActorlibError):
 
 
 def make_dual(error: TaskError) -> TaskError:
-    """A TaskError that is also an instance of its cause's class, where Python allows such a class."""
+    """A TaskError that is also an instance of its cause's class, where Python allows such a class.
+
+    An error that passes through several tasks stays an instance of the class that was raised first.
+    """
     cause = error.cause
-    if cause is None or isinstance(cause, TaskError) or not isinstance(cause, Exception):
+    first = cause
+    while isinstance(first, TaskError):
+        first = first.cause
+    if cause is None or not isinstance(first, Exception):
         return error
-    cause_class = type(cause)
+    cause_class = type(first)
     try:
         dual: Any = type(f"TaskError({cause_class.__name__})", (_Dual, cause_class), {"__module__": __name__})
         made: TaskError = dual.__new__(dual)
-        made.__dict__.update(getattr(cause, "__dict__", {}))
+        made.__dict__.update(getattr(first, "__dict__", {}))
         TaskError.__init__(made, error.function_name, error.traceback_text, cause, error.pid, error.node)
     except TypeError:
         return error  # a class that can't be combined; the plain error carries the cause
-    made.args = cause.args
+    made.args = first.args
     made.__cause__ = cause
     return made
 

@@ -42,6 +42,9 @@ infeasible_after_s = 2.0
 node_report_period_s = 0.1
 heartbeat_period_s = 0.5
 lease_wait_told_after_s = 0.1
+wait_probe_after_s = 0.2
+wait_probe_every_s = 1.0
+wait_probe_path_max = 100
 node_suspected_after_s = 3.0
 node_lost_after_s = 8.0
 

@@ -333,6 +333,15 @@ class GeneratorConsumed(NamedTuple):
     count: int  # type: ignore[assignment]
 
 
+class WaitProbe(NamedTuple):
+    """blocked worker -> along what it waits for. ``number``: of the wait; ``path``: who was passed so far, named."""
+
+    initiator: Address
+    number: int
+    object_id: ObjectId
+    path: tuple[tuple[ProcessId, str], ...]
+
+
 class DebugPing(NamedTuple):
     request_id: int
     payload: Payload
@@ -923,6 +932,7 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (57, GeneratorItem, _D.WORKER_TO_CALLER),
     (58, GeneratorConsumed, _D.CALLER_TO_WORKER),
     (59, DebugPing, _D.ANY),
+    (61, WaitProbe, _D.ANY),
     (60, DebugPong, _D.ANY),
     (70, ObjectWanted, _D.BORROWER_TO_OWNER),
     (71, ObjectReady, _D.OWNER_TO_BORROWER),

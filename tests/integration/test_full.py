@@ -53,7 +53,7 @@ def test_memory_that_others_have_filled_makes_room_by_spilling_then_says_so(smal
         with pytest.raises(OSError, match="space"):
             target.write(bytes(100 * MIB))
             target.flush()
-    with pytest.raises(actorlib.exceptions.ObjectStoreFullError, match="drop references|object_store_memory"):
+    with pytest.raises(actorlib.exceptions.ObjectStoreFullError, match="drop references"):
         refs = [actorlib.put(array_of(40, i)) for i in range(3)]
         del refs
     os.unlink(shared / "of_others")
@@ -65,7 +65,7 @@ def test_a_full_disk_while_spilling_is_told_and_nothing_is_lost(small_filesystem
     monkeypatch.setenv("ACTORLIB_SPILL_DIR", str(small_filesystem("disk", 30)))
     actorlib.init(num_cpus=1, object_store_memory=64 * MIB)
     refs = []
-    with pytest.raises(actorlib.exceptions.ObjectStoreFullError, match="disk|full"):
+    with pytest.raises(actorlib.exceptions.ObjectStoreFullError, match=r"full|failed"):
         for i in range(20):
             refs.append(actorlib.put(array_of(8, i)))
     assert len(refs) >= 7

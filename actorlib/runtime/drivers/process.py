@@ -15,6 +15,7 @@ from typing import Any
 from actorlib import exceptions, serialization
 from actorlib.runtime.actor_client import ActorClients
 from actorlib.runtime.completion import Completion
+from actorlib.runtime.deadlock import Waits
 from actorlib.runtime.submitter import Submitter
 from actorlib.runtime.task import Task
 from actorlib.store.drivers.shared_memory import StoreClient
@@ -67,6 +68,7 @@ class Process:
         self.completion = Completion(self.table, self)
         self.submitter = Submitter(self.table, self.completion, self, job_id, namespace, node)
         self.actors = ActorClients(self.table, self.completion, self)
+        self.waits = Waits(self.address, self.table, self)
         self.store = StoreClient(node.node_id, host_id)
         self.node_link = self.loop.link(node)
         self._answers: dict[int, Callable[[Any], None]] = {}
@@ -239,6 +241,16 @@ class Process:
         else:
             self.actors.abandon(task)
 
+    # -- waits (drivers are never part of a circle: nobody waits for them) --------------------------------------------
+    def is_stuck(self, task_id: TaskId) -> bool:
+        return False
+
+    def running_label(self) -> str:
+        return "the driver"
+
+    def deadlocked(self, text: str) -> None:
+        raise AssertionError("a driver was taken for part of a deadlock")
+
     # -- messages ------------------------------------------------------------------------------------------------------
     def _install_handlers(self) -> None:
         m = messages
@@ -264,6 +276,7 @@ class Process:
                 m.GroupUpdate: self._on_group,
                 m.DebugPing: lambda link, message: link.send(m.DebugPong(*message)),
                 m.CancelCall: self._on_cancel,
+                m.WaitProbe: lambda _, message: self.waits.on_probe(message),
             }
         )
         for answer in (

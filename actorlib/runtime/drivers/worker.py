@@ -26,7 +26,7 @@ from actorlib.runtime.drivers.concurrency import AsyncRunner, ThreadRunner
 from actorlib.runtime.drivers.execution import ExitActor
 from actorlib.runtime.mailbox import Item, Mailbox
 from actorlib.runtime.task import Task, TaskState
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.ids import JobId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Link, Timer
 from actorlib.transport.messages import ActorSpec, ResultStatus
@@ -58,6 +58,7 @@ class Worker(Checkpointing):
         self._to_create: messages.CreateActor | None = None
         self._blocked_timer: Timer | None = None
         self._blocked_told = False
+        self._deadlock: str | None = None
         self._outputs = {fd: os.dup(fd) for fd in (1, 2)}
         self._directory = os.getcwd()
         self._main = threading.main_thread().ident or 0
@@ -206,7 +207,12 @@ class Worker(Checkpointing):
         self.loop.post(self._block, refs)
         context, began = CURRENT.get(), time.perf_counter()
         try:
-            return self.loop.drive(until, timeout)
+            if self.runner is not None:
+                return self.loop.drive(until, timeout)
+            ready = self.loop.drive(lambda: until() or self._deadlock is not None, timeout)
+            if self._deadlock is None or until():
+                return ready
+            raise exceptions.DeadlockError(self._deadlock)
         finally:
             self.loop.post(self._unblock, None)
             if context is not None:
@@ -219,6 +225,9 @@ class Worker(Checkpointing):
             returned = {} if self.mailbox.is_actor else self.mailbox.give_back(1 << 30)
         for link, ids in returned.items():
             link.send(messages.CallsReturned(tuple(ids), True))
+        if refs and self.runner is None:
+            number = self.waits.begin([(ObjectId(ref._id), ref._owner) for ref in refs])
+            self.loop.call_later(limits.wait_probe_after_s, lambda: self._probe(number))
         if self._blocked_told or self._blocked_timer is not None:
             return
         if self._waits_for_a_worker(refs):
@@ -241,7 +250,27 @@ class Worker(Checkpointing):
             self._blocked_told = True
             self.node_link.send(messages.WorkerBlocked(()))
 
+    def _probe(self, number: int) -> None:
+        if self.waits.probe(number):
+            self.loop.call_later(limits.wait_probe_every_s, lambda: self._probe(number))
+
+    def is_stuck(self, task_id: TaskId) -> bool:
+        if self.runner is not None or not self.mailbox.blocked:
+            return False
+        return self.mailbox.is_actor or task_id in self.mailbox.running
+
+    def running_label(self) -> str:
+        item = self.running_on_main
+        target = item.call.target if item is not None else ""
+        name = target if isinstance(target, str) else getattr(self._functions.get(target), "__name__", "a task")
+        return f"{self.class_name}.{name} (pid {os.getpid()})" if self.class_name else f"{name} (pid {os.getpid()})"
+
+    def deadlocked(self, text: str) -> None:
+        self._deadlock = text
+
     def _unblock(self, _: None) -> None:
+        self._deadlock = None
+        self.waits.end()
         self.mailbox.blocked -= 1
         if self.mailbox.blocked:
             return
