@@ -186,10 +186,10 @@ class Submitter:
 
     def _pump_queue(self, queue: ShapeQueue) -> None:
         ready = queue.ready
-        for lease in list(queue.leases.values()):
-            if not ready:
-                break
-            self._fill(queue, lease)
+        if ready and queue.leases:
+            share = -(-len(ready) // len(queue.leases))
+            for lease in list(queue.leases.values()):
+                self._fill(queue, lease, share)
         if ready:
             self._ask_for_leases(queue)
         else:
@@ -198,7 +198,8 @@ class Submitter:
                 if not lease.in_flight:
                     self._idle(lease)
 
-    def _fill(self, queue: ShapeQueue, lease: Lease) -> None:
+    def _fill(self, queue: ShapeQueue, lease: Lease, share: int) -> None:
+        """Send up to ``share`` tasks, as far as the lease has room."""
         ready = queue.ready
         while ready and ready[0].cancelled:
             ready.popleft()
@@ -207,9 +208,8 @@ class Submitter:
         room = self._room(lease, ready[0])
         if room <= 0:
             return
-        share = -(-len(ready) // len(queue.leases))
         batch: list[Task] = []
-        for _ in range(min(room, max(share, 1))):
+        for _ in range(min(room, share)):
             if not ready:
                 break
             if batch and self._alone(ready[0]):
