@@ -118,8 +118,11 @@ class Actors:
         self.actors[actor.spec.actor_id] = actor
         if actor.state is ActorState.DEAD:
             self._dead[actor.spec.actor_id] = None
-        elif actor.spec.name:
+            return
+        if actor.spec.name:
             self.names[actor.spec.namespace, actor.spec.name] = actor.spec.actor_id
+        if actor.state is not ActorState.ALIVE:
+            self._homeless[actor.spec.actor_id] = None
 
     def _persist(self, actor: Actor) -> None:
         record = codec.encode_batch([messages.ActorRegister(0, actor.spec, False), actor.update()])

@@ -50,6 +50,7 @@ class Request:
         "answer",
         "arrived_at",
         "holder",
+        "infeasible",
         "is_actor",
         "key",
         "lease_id",
@@ -76,6 +77,7 @@ class Request:
         self.pool: Pool | None = None
         self.accelerators: dict[str, tuple[int, ...]] = {}
         self.reason = ""
+        self.infeasible = False
         self.recalled = False
         strategy = tuple(tuple(part.items()) if isinstance(part, dict) else part for part in message.strategy)
         self._shape = (tuple(sorted(message.resources.items())), strategy, message.runtime_env)
@@ -152,7 +154,8 @@ class LeaseTable:
                 text = f"node {strategy[1].hex()[:8]}, which the task must run on (soft=False), is not alive"
                 request.answer(messages.LeaseRefused(message.request_id, "TaskUnschedulableError", text))
                 return True
-        if message.hops >= HOPS_MAX or (message.hops and strategy and strategy[0] == "spread"):
+        far = message.hops >= HOPS_MAX or (message.hops and strategy and strategy[0] == "spread")
+        if far and self._may_run_here(request):
             return False
         self._turn += 1
         chosen = policy.choose(views, self.node_id, message.resources, strategy, message.locality, self._turn)
@@ -201,21 +204,39 @@ class LeaseTable:
     # -- granting ------------------------------------------------------------------------------------------------------
     def pump(self, now: float) -> None:
         """Grant what can be granted, in order; tell the others why they wait; recall what would help them."""
-        refused: dict[tuple[Any, ...], None] = {}
+        refused: dict[tuple[Any, ...], Request] = {}
         starved: list[Request] = []
         for _, request in list(self._waiting):
             shape = request.shape()
             if shape in refused:
                 starved.append(request)
+                if refused[shape].reason:
+                    self._wait(now, request, refused[shape].reason, refused[shape].infeasible)
+                else:
+                    self._tell(now, request)
                 continue
             if not self._try(request):
-                refused[shape] = None
+                refused[shape] = request
                 starved.append(request)
                 self._tell(now, request)
         if starved:
             self._recall_for(starved)
 
+    def _may_run_here(self, request: Request) -> bool:
+        """Whether its strategy allows this node, whatever is free."""
+        strategy = request.message.strategy
+        kind = strategy[0] if strategy else "default"
+        if kind == "labels":
+            return any(v.address.node_id == self.node_id and policy.may_run_on(v, strategy) for v in self._port.views())
+        return kind != "node" or bool(strategy[2]) or strategy[1] == self.node_id
+
+    def _has_room(self, request: Request) -> bool:
+        demand = request.message.resources
+        return self._may_run_here(request) and any(fits(demand, pool.available) for pool in self._pools(request))
+
     def _try(self, request: Request) -> bool:
+        if not self._may_run_here(request):
+            return False
         lease_id = self._port.new_lease_id()
         for pool in self._pools(request):
             holding = pool.take(lease_id, request.message.resources)
@@ -273,16 +294,15 @@ class LeaseTable:
             found = self._port.group_node(strategy[1], strategy[2])
             reason = found if isinstance(found, str) else f"waiting for {show(demand)} in its placement group's bundle"
             reason = self._bundle_problem(request) or reason
-            self._wait(request, reason, reason.startswith("infeasible"))
+            self._wait(now, request, reason, reason.startswith("infeasible"))
             return
         views = self._port.views()
         if not any(policy.is_feasible(view, demand, strategy) for view in views):
             if now - request.arrived_at >= limits.infeasible_after_s:
-                self._wait(request, policy.why_infeasible(views, demand, strategy), True)
+                self._wait(now, request, policy.why_infeasible(views, demand, strategy), True)
             return
-        self._wait(
-            request, f"waiting for {show(demand)}; free here: {show(self.pool.visible())}{self._holders()}", False
-        )
+        reason = f"waiting for {show(demand)}; free here: {show(self.pool.visible())}{self._holders()}"
+        self._wait(now, request, reason, False)
 
     def _bundle_problem(self, request: Request) -> str:
         pools = self._pools(request)
@@ -294,15 +314,15 @@ class LeaseTable:
         labels = list(dict.fromkeys(lease.message.label for lease in self.leases.values() if lease.message.label))
         return f"; held by {', '.join(labels[:5])}" if labels else ""
 
-    def _wait(self, request: Request, reason: str, infeasible: bool) -> None:
-        if request.reason != reason:
-            request.reason = reason
+    def _wait(self, now: float, request: Request, reason: str, infeasible: bool) -> None:
+        if request.reason != reason and now - request.arrived_at >= limits.lease_wait_told_after_s:
+            request.reason, request.infeasible = reason, infeasible
             request.answer(messages.LeaseWaits(request.message.request_id, reason, infeasible))
 
     def recheck(self, now: float) -> None:
         """Other nodes have changed, or time has passed: pass on what fits elsewhere now, look at the rest again."""
         for _, request in list(self._waiting):
-            if not fits(request.message.resources, self.pool.available) and self._elsewhere(request):
+            if not self._has_room(request) and self._elsewhere(request):
                 self._requests.pop(request.key, None)
                 self._unqueue(request)
         self.pump(now)
@@ -400,7 +420,7 @@ class LeaseTable:
         self.pool.release(bundle_holder(group_id, index))
 
     def release_bundles(self, now: float, group_id: GroupId) -> list[Request]:
-        """Give a group's bundles back. Gives the leases in them: their workers must go."""
+        """Give a group's bundles back. Gives the leases in them: their workers must go. Who has none yet asks anew."""
         pools = [pool for (group, _), pool in self.bundles.items() if group == group_id]
         inside = [lease for lease in self.leases.values() if lease.pool in pools]
         for lease in inside:
@@ -412,8 +432,11 @@ class LeaseTable:
                 self._drop(request)
                 text = f"placement group {group_id.hex()} was removed"
                 request.answer(messages.LeaseRefused(request.message.request_id, "TaskUnschedulableError", text))
+        for lease in inside:
+            if lease.state is RequestState.STARTING:
+                self.request(now, lease.holder, lease.message, lease.answer, lease.is_actor)
         self.pump(now)
-        return inside
+        return [lease for lease in inside if lease.state is RequestState.GRANTED]
 
     # -- inspection ----------------------------------------------------------------------------------------------------
     def reasons(self) -> tuple[tuple[str, int], ...]:

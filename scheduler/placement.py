@@ -40,11 +40,17 @@ def _place(
 ) -> tuple[NodeId, ...] | None:
     left = {node: dict(amounts) for node, amounts in free.items()}
     labels = {view.address.node_id: view.labels for view in nodes}
-    # The hardest bundles first: they have the fewest places to go.
-    order = sorted(range(len(bundles)), key=lambda index: -sum(bundles[index].values()))
-    chosen: dict[int, NodeId] = {}
     if strategy == "STRICT_PACK":
         return _all_on_one(bundles, selectors, left, labels)
+    places = [
+        [node for node, room in left.items() if fits(bundle, room) and matches_labels(labels[node], selector)]
+        for bundle, selector in zip(bundles, selectors, strict=True)
+    ]
+    # The hardest bundles first: they have the fewest places to go.
+    order = sorted(range(len(bundles)), key=lambda index: (len(places[index]), -sum(bundles[index].values())))
+    if strategy == "STRICT_SPREAD":
+        return _each_on_its_own(places, order)
+    chosen: dict[int, NodeId] = {}
     for index in order:
         allowed = [
             node
@@ -61,12 +67,28 @@ def _place(
 
 
 def _pick(strategy: str, allowed: list[NodeId], used: list[NodeId]) -> NodeId | None:
-    fresh = [node for node in allowed if node not in used]
-    if strategy == "STRICT_SPREAD":
-        return fresh[0] if fresh else None
     if strategy == "SPREAD":
         return min(allowed, key=used.count, default=None)
     return max(allowed, key=used.count, default=None)
+
+
+def _each_on_its_own(places: Sequence[Sequence[NodeId]], order: Sequence[int]) -> tuple[NodeId, ...] | None:
+    """A matching: whoever finds all its places taken has one of them moved elsewhere, if that can be."""
+    holder: dict[NodeId, int] = {}
+
+    def seat(index: int, tried: set[NodeId]) -> bool:
+        for node in [*(n for n in places[index] if n not in holder), *(n for n in places[index] if n in holder)]:
+            if node not in tried:
+                tried.add(node)
+                if node not in holder or seat(holder[node], tried):
+                    holder[node] = index
+                    return True
+        return False
+
+    if not all(seat(index, set()) for index in order):
+        return None
+    chosen = {index: node for node, index in holder.items()}
+    return tuple(chosen[index] for index in range(len(places)))
 
 
 def _all_on_one(

@@ -135,7 +135,9 @@ class Pool:
         for name, amount in holding.resources.items():
             keep = min(amount, to.get(name, 0))
             if name not in holding.devices and keep < amount:
-                self.available[name] += amount - keep
+                lent_already = max(0, holding.lent - keep) if name == "CPU" else 0
+                holding.lent -= lent_already
+                self.available[name] += amount - keep - lent_already
                 holding.resources[name] = keep
 
     def visible(self) -> Resources:

@@ -6,7 +6,6 @@ the replies become typed errors, so that nobody believes in what a restart would
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -40,7 +39,6 @@ class GcsService:
         self._writes: list[tuple[str, bytes, bytes | None]] = []
         self._outgoing: list[tuple[Link, tuple[Any, ...]]] = []
         self._scheduled = False
-        self._debug = os.environ.get("ACTORLIB_DEBUG") == "1"
         self.kv = KeyValues(self)
         self.jobs = Jobs(self)
         self.nodes = Nodes(self, self._nodes_changed, self._node_lost)
@@ -133,8 +131,6 @@ class GcsService:
             self.checkpoints.committed()
         for link, message in outgoing:
             link.send(message)
-        if self._debug:
-            self.check()
 
     @staticmethod
     def _refuse(outgoing: list[tuple[Link, tuple[Any, ...]]], reason: str) -> None:

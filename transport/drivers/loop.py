@@ -50,6 +50,7 @@ NOBLOCK = int(zmq.NOBLOCK)
 LOOK_EVERY_S = 0.001
 PARK_AFTER_LOOKS = 5
 SLOW_HANDLER_S = 0.05
+CHEAP_CHECK_S = 0.0002
 
 
 class SocketLink:
@@ -155,6 +156,8 @@ class Loop:
         self._outbox_fd: int = self._sockets.outbox.FD
         for fd in (self._wake_fd, self._inbox_fd, self._outbox_fd):
             self._epoll.register(fd, select.EPOLLIN)
+        self.check: Callable[[], None] | None = None  # asserts invariants; called in debug mode
+        self._check_after = 0.0
         self._debug = os.environ.get("ACTORLIB_DEBUG") == "1"
         self._trace = _open_trace(trace_dir, address.process_id) if self._debug and trace_dir else None
         self._parked = False
@@ -589,10 +592,22 @@ class Loop:
             handler(link, message)
         except Exception as error:
             self._failed(link, message, error)
-        took_s = time.monotonic() - started
+        now = time.monotonic()
+        took_s = now - started
+        if self.check is not None and now >= self._check_after:
+            self._check(self.check, now)
         if took_s > SLOW_HANDLER_S:
             stack = "".join(traceback.format_stack(limit=8))
             print(f"actorlib: {type(message).__name__} held the loop for {took_s:.3f} s\n{stack}", file=sys.stderr)
+
+    def _check(self, check: Callable[[], None], began: float) -> None:
+        """The cores' invariants, after each message as long as that takes at most half of the time."""
+        try:
+            check()
+        except AssertionError:
+            self._report("an invariant")
+        now = time.monotonic()
+        self._check_after = now + (now - began if now - began > CHEAP_CHECK_S else 0.0)
 
     # -- sending -------------------------------------------------------------------------------------------------------
     def _flush(self) -> bool:
@@ -670,6 +685,9 @@ class Loop:
         self._sockets.close()
         self._epoll.close()
         os.close(self._wake_fd)
+        if self._trace is not None:
+            for handler in self._trace.handlers:
+                handler.close()
 
     def _take_for_closing(self) -> None:
         while not self._lock.acquire(timeout=0.01):

@@ -258,8 +258,15 @@ class Node:
             self._merge_gcs()
         self._life_fd = settings["life_fd"]
         self.loop.add_reader(self._life_fd, self._launcher_gone)
+        self.loop.check = self._check
         self.service.register()
         self.service.workers.prestart(min(keep, 64))
+
+    def _check(self) -> None:
+        self.service.check()
+        self.store.catalog.check()
+        if self.gcs_service is not None:
+            self.gcs_service.check()
 
     def _host_gcs(self, settings: dict[str, Any]) -> None:
         from actorlib.gcs.drivers.lmdb_journal import JournalFull, LmdbJournal

@@ -49,7 +49,6 @@ class Process:
         self.gcs = gcs
         self.job_id = job_id
         self.namespace = namespace
-        self.debug = os.environ.get("ACTORLIB_DEBUG") == "1"
         self.can_grow = True
         self.closed = False
         self.ids = IdFactory(address.process_id)
@@ -81,6 +80,7 @@ class Process:
         self._deadlines: dict[TaskId, Timer] = {}
         self._groups: dict[bytes, Callable[[Any], None]] = {}
         self._install_handlers()
+        self.loop.check = lambda: self.check()
 
     # -- what the cores ask for ----------------------------------------------------------------------------------------
     def link(self, address: Address) -> Link:
@@ -115,8 +115,6 @@ class Process:
         self._pumping = False
         self.submitter.pump()
         self.actors.pump()
-        if self.debug:
-            self.check()
 
     def free_stored(self, object_id: ObjectId) -> None:
         if not self._freed:
@@ -421,7 +419,7 @@ class Process:
             answer(messages.Failure(request_id, kind, text))
 
     def check(self) -> None:
-        """Assert every core's invariants (debug mode calls it after each pump)."""
+        """Assert every core's invariants."""
         self.table.check()
         self.submitter.check()
         self.actors.check()

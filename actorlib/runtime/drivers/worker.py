@@ -196,6 +196,11 @@ class Worker(Checkpointing):
             self.incarnation = message.incarnation
             self._to_create = message
 
+    def check(self) -> None:
+        super().check()
+        with self.mailbox_lock:
+            self.mailbox.check()
+
     def node_lost(self, reason: str) -> None:
         """Without a node there is nobody to work for (and the kernel is about to end this process anyway)."""
         self.stopping = reason
