@@ -15,28 +15,20 @@ for their events after anything was sent and before anybody blocks.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import logging
-import logging.handlers
 import os
 import select
-import sys
 import threading
 import time
-import traceback
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 from zmq.backend import zmq_poll
 
-from actorlib.transport import codec, limits, messages
+from actorlib.transport import limits, messages
+from actorlib.transport.drivers.link_layer import LinkLayer, SocketLink, _call, _nothing
 from actorlib.transport.drivers.sockets import Sockets
-from actorlib.transport.ids import ProcessId
 from actorlib.transport.link import Address, Handler, Link
-from actorlib.transport.session import HEADER_BYTES, MalformedHeader, NewSession, Session
 
 HOT_LOOKS = 20
 ROUNDS_MAX = 8
@@ -49,59 +41,6 @@ READABLE = int(zmq.POLLIN)
 NOBLOCK = int(zmq.NOBLOCK)
 LOOK_EVERY_S = 0.001
 PARK_AFTER_LOOKS = 5
-SLOW_HANDLER_S = 0.05
-CHEAP_CHECK_S = 0.0002
-
-
-class SocketLink:
-    """A session with one peer over one of our two sockets."""
-
-    __slots__ = ("dialled", "hello", "is_down", "loop", "name", "peer", "pending", "session")
-
-    def __init__(self, loop: Loop, peer: Address, dialled: bool, nonce: int) -> None:
-        self.loop = loop
-        self.peer = peer
-        self.dialled = dialled
-        self.hello: Any = None
-        self.is_down = False
-        self.pending: list[Any] = []
-        self.session = Session(nonce)
-        # What our socket calls the connection: a dialled one gets a name that no earlier one had.
-        self.name: bytes = peer.process_id + nonce.to_bytes(4, "little") if dialled else peer.process_id
-
-    def send(self, message: tuple[Any, ...]) -> None:
-        if not self.is_down:
-            if not self.pending:
-                self.loop.dirty.append(self)
-            self.pending.append(message)
-
-
-class LoopbackLink:
-    """The link of a process with itself: what is sent is handled in the next turn."""
-
-    __slots__ = ("hello", "is_down", "loop", "peer")
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.peer = loop.address
-        self.hello = loop.hello
-        self.is_down = False
-
-    def send(self, message: tuple[Any, ...]) -> None:
-        self.loop.post(self._deliver, message)
-
-    def _deliver(self, message: Any) -> None:
-        self.loop.dispatch(self, message)
-
-
-class LoopTimer:
-    __slots__ = ("callback",)
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
 
 
 class Follower:
@@ -112,7 +51,7 @@ class Follower:
         self.wakeup = threading.Event()
 
 
-class Loop:
+class Loop(LinkLayer):
     """Carries out ``link.Host`` with real sockets. See the module's docstring."""
 
     def __init__(
@@ -126,20 +65,8 @@ class Loop:
         spin: bool = False,
     ) -> None:
         self._sockets = Sockets(address.process_id, address.endpoint)
-        self.address = address._replace(endpoint=self._sockets.endpoint)
-        self.hello = hello._replace(address=self.address)
-        self.handlers = handlers
-        self.dirty: list[SocketLink] = []
-        self.malformed = 0
-        self._on_link_down = on_link_down
-        self._dialled: dict[ProcessId, SocketLink] = {}
-        self._named: dict[bytes, SocketLink] = {}  # the dialled ones by what the outbox calls them
-        self._accepted: dict[bytes, SocketLink] = {}
-        self._nonces = itertools.count(1)
-        self._loopback = LoopbackLink(self)
-        self._posted: deque[tuple[Callable[[Any], None], Any]] = deque()
-        self._timers: list[tuple[float, int, LoopTimer]] = []
-        self._timer_count = itertools.count()
+        address = address._replace(endpoint=self._sockets.endpoint)
+        super().__init__(address, hello, handlers, on_link_down, time.monotonic, trace_dir)
         self._followers: list[Follower] = []
         self._readers: dict[int, Callable[[], None]] = {}
         self._lock = threading.Lock()
@@ -147,7 +74,6 @@ class Loop:
         self._drives = 0
         self._sleepers = 0
         self._closing = False
-        self._session_sweep_at = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
         self._both: list[tuple[Any, int]] = [(self._sockets.outbox, READABLE), (self._sockets.inbox, READABLE)]
@@ -156,10 +82,6 @@ class Loop:
         self._outbox_fd: int = self._sockets.outbox.FD
         for fd in (self._wake_fd, self._inbox_fd, self._outbox_fd):
             self._epoll.register(fd, select.EPOLLIN)
-        self.check: Callable[[], None] | None = None  # asserts invariants; called in debug mode
-        self._check_after = 0.0
-        self._debug = os.environ.get("ACTORLIB_DEBUG") == "1"
-        self._trace = _open_trace(trace_dir, address.process_id) if self._debug and trace_dir else None
         self._parked = False
         self._unpark = threading.Event()
         self._helper: threading.Thread | None = None
@@ -167,57 +89,12 @@ class Loop:
             self._helper = threading.Thread(target=self._help, name="actorlib-loop", daemon=True)
             self._helper.start()
 
-    # -- link.Host -----------------------------------------------------------------------------------------------------
-    def now(self) -> float:
-        return time.monotonic()
+    # -- sockets -------------------------------------------------------------------------------------------------------
+    def _connect(self, link: SocketLink) -> None:
+        self._sockets.connect(link.name, link.peer.endpoint)
 
-    def link(self, address: Address) -> Link:
-        link = self._dialled.get(address.process_id)
-        if link is not None:
-            return link
-        if address.process_id == self.address.process_id:
-            return self._loopback
-        link = SocketLink(self, address, True, next(self._nonces))
-        self._dialled[address.process_id] = link
-        if address.endpoint:
-            self._named[link.name] = link
-            self._sockets.connect(link.name, address.endpoint)
-        link.send(self.hello)
-        return link
-
-    def links(self) -> list[Link]:
-        return [*self._dialled.values(), *self._accepted.values()]
-
-    def accepted_link(self, process_id: ProcessId) -> Link | None:
-        """The link that a peer dialled to us, if it has."""
-        return self._accepted.get(process_id)
-
-    def drop_link(self, process_id: ProcessId, reason: str) -> None:
-        dialled = self._dialled.pop(process_id, None)
-        if dialled is not None and self._named.pop(dialled.name, None) is not None:
-            self._sockets.disconnect(dialled.peer.endpoint)
-        if dialled is not None:
-            self._end(dialled, reason)
-        self._end_accepted(process_id, reason)
-
-    def _end_accepted(self, process_id: ProcessId, reason: str) -> None:
-        link = self._accepted.pop(process_id, None)
-        if link is not None:
-            self._end(link, reason)
-
-    def _end(self, link: SocketLink, reason: str) -> None:
-        if not link.is_down:
-            link.is_down = True
-            link.pending.clear()
-            self._on_link_down(link, reason)
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> LoopTimer:
-        timer = LoopTimer(callback)
-        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._timer_count), timer))
-        return timer
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.post(_call, callback)
+    def _disconnect(self, link: SocketLink) -> None:
+        self._sockets.disconnect(link.peer.endpoint)
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self._readers[fd] = callback
@@ -407,37 +284,6 @@ class Loop:
         self._posted.append((_call, _nothing))  # more has come meanwhile; let others see it in the next turn
         return True
 
-    def _run_posted(self) -> bool:
-        posted = self._posted
-        if not posted:
-            return False
-        for _ in range(len(posted)):
-            callback, argument = posted.popleft()
-            try:
-                callback(argument)
-            except Exception:
-                self._report(f"posted {getattr(callback, '__qualname__', callback)}")
-        return True
-
-    def _run_timers(self) -> None:
-        now = time.monotonic()
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            callback = heapq.heappop(timers)[2].callback
-            if callback is not None:
-                self._guard(callback)
-        if self._session_sweep_at and now >= self._session_sweep_at:
-            self._sweep_sessions(now)
-
-    def _guard(self, callback: Callable[[], None]) -> None:
-        try:
-            callback()
-        except Exception:
-            self._report(f"callback {getattr(callback, '__qualname__', callback)}")
-
-    def _report(self, what: str) -> None:
-        print(f"actorlib: {what} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-
     # -- the helper ----------------------------------------------------------------------------------------------------
     def _help(self) -> None:
         quiet, seen, same = 0, -1, 0
@@ -508,132 +354,6 @@ class Loop:
                     self._on_batch(self._named[frames[0]], frames)
         return True
 
-    def _accept(self, routing_id: bytes) -> SocketLink:
-        peer = Address(ProcessId(routing_id), self.address.node_id, "")
-        return SocketLink(self, peer, False, 0)
-
-    def _on_batch(self, link: SocketLink, frames: list[bytes]) -> None:
-        try:
-            if len(frames) < 2 or len(frames[1]) < HEADER_BYTES:
-                raise codec.MalformedBatch("no header")
-            now = time.monotonic()
-            for batch in link.session.incoming(now, frames[1], frames):
-                self._deliver(link, batch)
-        except (codec.MalformedBatch, MalformedHeader) as error:
-            self._refuse(link, str(error))
-            return
-        except NewSession:
-            if not link.dialled:
-                self._end_accepted(link.peer.process_id, "the peer has begun a new session")
-                self._on_batch(self._accept(frames[0]), frames)
-            return
-        if link.session.owes_acknowledgement():
-            self._send_frames(link, [link.session.acknowledgement()])
-        self._schedule_sweep(link, now)
-
-    def _deliver(self, link: SocketLink, frames: list[bytes]) -> None:
-        batch = codec.decode_batch(memoryview(frames[1])[HEADER_BYTES:], frames[2:])
-        if link.hello is None and not link.dialled:
-            batch = self._greet(link, batch)
-        for message in batch:
-            self.dispatch(link, message)
-
-    def _greet(self, link: SocketLink, batch: list[Any]) -> list[Any]:
-        """The first batch of an accepted link says who it is, and must be telling the truth."""
-        hello = batch[0] if batch else None
-        if type(hello) is not messages.Hello:
-            raise codec.MalformedBatch("a session starts with Hello")
-        if hello.address.process_id != link.peer.process_id:
-            raise codec.MalformedBatch("the process id in Hello is not that of the connection")
-        if hello.protocol_version != messages.PROTOCOL_VERSION:
-            raise codec.MalformedBatch(
-                f"protocol version {hello.protocol_version}, this process speaks {messages.PROTOCOL_VERSION}"
-            )
-        link.hello = hello
-        link.peer = hello.address
-        self._accepted[hello.address.process_id] = link
-        return batch if messages.Hello in self.handlers else batch[1:]
-
-    def _refuse(self, link: SocketLink, reason: str) -> None:
-        self.malformed += 1
-        if self.malformed <= 10:
-            name = link.peer.process_id.hex()[:16]
-            print(f"actorlib: refused a message of {name}: {reason}", file=sys.stderr, flush=True)
-        if link.hello is not None or link.dialled:
-            self.drop_link(link.peer.process_id, f"malformed message: {reason}")
-
-    def dispatch(self, link: Link, message: Any) -> None:
-        handler = self.handlers.get(type(message))
-        if handler is None:
-            if type(message) is not messages.Goodbye:
-                print(f"actorlib: nobody here handles {type(message).__name__}", file=sys.stderr, flush=True)
-            return
-        if self._debug:
-            self._dispatch_watched(handler, link, message)
-            return
-        try:
-            handler(link, message)
-        except Exception as error:
-            self._failed(link, message, error)
-
-    def _failed(self, link: Link, message: Any, error: Exception) -> None:
-        """A handler raised: that is a bug of ours. Whoever asked gets an answer all the same, so nothing hangs."""
-        self._report(f"handling {type(message).__name__}")
-        request_id = getattr(message, "request_id", 0)
-        if request_id and type(message) is not messages.Failure:
-            text = f"internal error while handling {type(message).__name__}: {type(error).__name__}: {error}"
-            link.send(messages.Failure(request_id, "ActorlibError", text))
-
-    def _dispatch_watched(self, handler: Handler, link: Link, message: Any) -> None:
-        if self._trace is not None:
-            self._trace.info("%.6f < %s %s", time.monotonic(), link.peer.process_id.hex()[:8], _shorten(message))
-        started = time.monotonic()
-        try:
-            handler(link, message)
-        except Exception as error:
-            self._failed(link, message, error)
-        now = time.monotonic()
-        took_s = now - started
-        if self.check is not None and now >= self._check_after:
-            self._check(self.check, now)
-        if took_s > SLOW_HANDLER_S:
-            stack = "".join(traceback.format_stack(limit=8))
-            print(f"actorlib: {type(message).__name__} held the loop for {took_s:.3f} s\n{stack}", file=sys.stderr)
-
-    def _check(self, check: Callable[[], None], began: float) -> None:
-        """The cores' invariants, after each message as long as that takes at most half of the time."""
-        try:
-            check()
-        except AssertionError:
-            self._report("an invariant")
-        now = time.monotonic()
-        self._check_after = now + (now - began if now - began > CHEAP_CHECK_S else 0.0)
-
-    # -- sending -------------------------------------------------------------------------------------------------------
-    def _flush(self) -> bool:
-        if not self.dirty:
-            return False
-        dirty, self.dirty = self.dirty, []
-        now = time.monotonic()
-        for link in dirty:
-            if link.pending and not link.is_down:
-                self._flush_link(link, now)
-        return True
-
-    def _flush_link(self, link: SocketLink, now: float) -> None:
-        while link.pending:
-            if not link.session.has_credit():
-                self._schedule_sweep(link, now, retry=True)
-                return
-            batch, link.pending = link.pending[: limits.batch_messages_max], link.pending[limits.batch_messages_max :]
-            if self._trace is not None:
-                for message in batch:
-                    self._trace.info("%.6f > %s %s", now, link.peer.process_id.hex()[:8], _shorten(message))
-            frames = codec.encode_batch(batch)
-            size = len(frames[0]) if len(frames) == 1 else sum(len(frame) for frame in frames)
-            self._send_frames(link, link.session.outgoing(now, frames, size))
-            self._schedule_sweep(link, now)
-
     def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
         socket = self._sockets.outbox if link.dialled else self._sockets.inbox
         try:
@@ -643,22 +363,6 @@ class Loop:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM):
                 raise
-
-    def _schedule_sweep(self, link: SocketLink, now: float, retry: bool = False) -> None:
-        """See to it that the sessions' deadlines are looked at in time."""
-        at = now + 0.01 if retry else link.session.next_deadline()
-        if at != float("inf") and (not self._session_sweep_at or at < self._session_sweep_at):
-            self._session_sweep_at = at
-
-    def _sweep_sessions(self, now: float) -> None:
-        self._session_sweep_at = 0.0
-        for link in [*self._dialled.values(), *self._accepted.values()]:
-            if link.session.next_deadline() <= now:
-                for frames in link.session.on_timer(now):
-                    self._send_frames(link, frames)
-            if link.pending and link not in self.dirty:
-                self.dirty.append(link)
-            self._schedule_sweep(link, now)
 
     # -- the end -------------------------------------------------------------------------------------------------------
     def close(self, goodbye: str = "closing") -> None:
@@ -685,9 +389,7 @@ class Loop:
         self._sockets.close()
         self._epoll.close()
         os.close(self._wake_fd)
-        if self._trace is not None:
-            for handler in self._trace.handlers:
-                handler.close()
+        self._close_trace()
 
     def _take_for_closing(self) -> None:
         while not self._lock.acquire(timeout=0.01):
@@ -696,25 +398,3 @@ class Loop:
             if self._closing:
                 return
         self._owner = threading.get_ident()
-
-
-def _call(callback: Callable[[], None]) -> None:
-    callback()
-
-
-def _nothing() -> None:
-    """Posted where only a wakeup is wanted."""
-
-
-def _shorten(message: Any) -> str:
-    text = repr(message)
-    return text if len(text) <= 400 else text[:400] + "..."
-
-
-def _open_trace(directory: str, process_id: ProcessId) -> logging.Logger:
-    """A logger of its own, outside of the user's logging tree, that rotates its file."""
-    os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, f"trace-{process_id.hex()}.log")
-    logger = logging.Logger(f"actorlib.trace.{process_id.hex()}")
-    logger.addHandler(logging.handlers.RotatingFileHandler(path, maxBytes=16 << 20, backupCount=2))
-    return logger
