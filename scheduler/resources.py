@@ -107,7 +107,8 @@ class Pool:
         for name, amount in holding.resources.items():
             if amount:
                 self.available[name] += amount
-        self.available["CPU"] = self.available.get("CPU", 0) - holding.lent
+        if holding.lent:
+            self.available["CPU"] -= holding.lent
         for kind, picked in holding.devices.items():
             for index in picked:
                 self._devices[kind][index] += min(holding.resources[kind], UNIT)
@@ -116,9 +117,9 @@ class Pool:
     def lend_cpu(self, holder: bytes) -> None:
         """The holder is blocked: others may use its CPU."""
         holding = self.holdings.get(holder)
-        if holding is not None and not holding.lent:
-            holding.lent = holding.resources.get("CPU", 0)
-            self.available["CPU"] = self.available.get("CPU", 0) + holding.lent
+        if holding is not None and not holding.lent and holding.resources.get("CPU", 0):
+            holding.lent = holding.resources["CPU"]
+            self.available["CPU"] += holding.lent
 
     def reclaim_cpu(self, holder: bytes) -> None:
         """The holder goes on. For a moment more CPU may be in use than there is: available goes below zero."""

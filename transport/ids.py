@@ -39,9 +39,9 @@ _COUNTER = struct.Struct(">Q")
 _INDEX = struct.Struct(">I")
 
 
-def new_process_id(random_bytes: Callable[[int], bytes] = os.urandom) -> ProcessId:
-    """Draw the id of a new incarnation of a process; ``random_bytes`` is injected by simulations."""
-    return ProcessId(random_bytes(PROCESS_ID_BYTES))
+def new_process_id(random_bytes: Callable[[int], bytes] | None = None) -> ProcessId:
+    """Draw the id of a new incarnation of a process; simulations hand in their own ``random_bytes``."""
+    return ProcessId((random_bytes or os.urandom)(PROCESS_ID_BYTES))
 
 
 class IdFactory:

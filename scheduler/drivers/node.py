@@ -82,13 +82,30 @@ class NodeService:
         self._groups: dict[GroupId, messages.GroupView] = {}
         self._kill_reasons: dict[ProcessId, str] = {}
         self._start_failures: dict[str, int] = {}
-        self._oom_kills = processes.oom_kills()
+        self._oom_kills = self._count_oom_kills()
         self._reporting = False
         self._telling = False
         self._reported: Any = None
-        os.makedirs(os.path.join(session_dir, "logs"), mode=0o700, exist_ok=True)
-        loop.add_reader(zygote.fileno(), self._on_zygote)
+        self._prepare()
         self._tick()
+
+    # -- what the world gives (a simulation gives something else) ------------------------------------------------------
+    def _prepare(self) -> None:
+        os.makedirs(os.path.join(self._session_dir, "logs"), mode=0o700, exist_ok=True)
+        self.loop.add_reader(self._zygote.fileno(), self._on_zygote)
+
+    def _count_oom_kills(self) -> int:
+        return processes.oom_kills()
+
+    def _fork(self, process_id: ProcessId, config: dict[str, Any]) -> None:
+        """Start a worker process; its end will be reported with its status."""
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self._streams[process_id] = (
+            self._stream(process_id, out_read, "out"),
+            self._stream(process_id, err_read, "err"),
+        )
+        self._zygote.fork(config, out_write, err_write)
 
     @property
     def handlers(self) -> dict[type, Handler]:
@@ -256,13 +273,7 @@ class NodeService:
             "node": self.loop.address,
             "gcs": self.gcs,
         }
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        self._streams[process_id] = (
-            self._stream(process_id, out_read, "out"),
-            self._stream(process_id, err_read, "err"),
-        )
-        self._zygote.fork(config, out_write, err_write)
+        self._fork(process_id, config)
         return process_id
 
     def _stream(self, process_id: ProcessId, fd: int, name: str) -> Stream:
@@ -326,8 +337,7 @@ class NodeService:
             self.workers.stopping(process_id, reason)
             self._signal(worker)
 
-    @staticmethod
-    def _signal(worker: Worker) -> None:
+    def _signal(self, worker: Worker) -> None:
         if worker.os_pid:
             try:
                 os.kill(worker.os_pid, signal.SIGKILL)
@@ -363,7 +373,7 @@ class NodeService:
         reason = self._kill_reasons.pop(process_id, "")
         oom = False
         if number == signal.SIGKILL and not reason:
-            kills = processes.oom_kills()
+            kills = self._count_oom_kills()
             oom, self._oom_kills = kills > self._oom_kills, kills
             text += ", by the kernel for lack of memory" if oom else " (from outside of actorlib)"
         elif reason:

@@ -65,6 +65,13 @@ class StoreFiles:
         os.truncate(slab.path, 0)  # whoever filled it may still map it, and would keep its pages
         os.unlink(slab.path)
 
+    def exists(self, slab: Slab) -> bool:
+        return os.path.exists(slab.path)
+
+    def write(self, slab: Slab, data: bytes) -> None:
+        with open(slab.path, "r+b") as target:
+            target.write(data)
+
     def read_object(self, slab: Slab, place: Place) -> bytes:
         with open(slab.path, "rb") as source:
             source.seek(place.offset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +29,7 @@ class StoreService:
         self._host = host
         self._host_id = host_id
         self._node_address = node_address
-        self.files = StoreFiles(directory, spill_directory)
+        self.files = self._make_files(directory, spill_directory)
         self.catalog = Catalog(capacity_bytes, spill_bytes_max, self.files)
         self._forwarded: dict[int, tuple[Link, int]] = {}
         self._next_forward = 0
@@ -42,6 +41,9 @@ class StoreService:
             messages.ObjectLocate: self._on_locate,
             messages.ObjectLocated: self._on_located,
         }
+
+    def _make_files(self, directory: str, spill_directory: str) -> StoreFiles:
+        return StoreFiles(directory, spill_directory)
 
     def _on_request(self, link: Link, message: messages.SlabRequest) -> None:
         try:
@@ -98,11 +100,10 @@ class StoreService:
                 into = self.catalog.grant(self._host.address.process_id, len(data))
             except StoreFull:  # then it is read where it lies
                 return (VALUE_STORED, node_id, place.spilled, SPILL_HEADER.size, place.size, self._host_id)
-            with open(into.path, "r+b") as target:
-                target.write(data)
+            self.files.write(into, data)
             self.catalog.restored(object_id, into, 0)
         assert place.slab is not None
-        if not os.path.exists(place.slab.path):
+        if not self.files.exists(place.slab):
             raise TornSpill(f"{place.slab.path} was removed by somebody else")
         return (VALUE_STORED, node_id, place.slab.path, place.offset, place.size, self._host_id)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -179,7 +178,7 @@ class ClusterView(Calls):
             "actor_id": self.actor_id or None,
             "actor_name": self.actor_name,
             "namespace": self.namespace,
-            "pid": os.getpid(),
+            "pid": self.os_pid(),
             "resources": self.assigned_resources(),
             "accelerators": self.accelerators(),
             "group_id": self.current_group(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import time
 import traceback
 from collections import deque
@@ -191,7 +190,7 @@ class Execution(ClusterView):
             return ResultStatus.CANCELLED, self.error_value("TaskCancelledError", f"{name} was cancelled while it ran")
         text = self.traceback_text(error)
         error.__traceback__ = None
-        value = self.exception_value(exceptions.task_error(error, name, text, os.getpid(), self.node.node_id))
+        value = self.exception_value(exceptions.task_error(error, name, text, self.os_pid(), self.node.node_id))
         return ResultStatus.EXCEPTION, value
 
     @staticmethod

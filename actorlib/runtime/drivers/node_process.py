@@ -193,6 +193,7 @@ class Node:
     """A node's services on one loop."""
 
     def __init__(self, settings: dict[str, Any], session_dir: str, zygote: Any) -> None:
+        from actorlib.runtime.drivers.head import join_gcs
         from actorlib.scheduler.drivers.node import NodeService
         from actorlib.store.drivers.files import choose_directory, spill_directory
         from actorlib.store.drivers.service import StoreService
@@ -255,7 +256,7 @@ class Node:
         self.loop.handlers.update(self.store.handlers)
         self.loop.handlers.update(self.service.handlers)
         if self.gcs_service is not None:
-            self._merge_gcs()
+            join_gcs(self.loop, self.service, self.gcs_service, self._watch_node)
         self._life_fd = settings["life_fd"]
         self.loop.add_reader(self._life_fd, self._launcher_gone)
         self.loop.check = self._check
@@ -275,40 +276,6 @@ class Node:
 
         self.journal = LmdbJournal(settings["directory"] or os.path.join(self.session_dir, "gcs"), settings["durable"])
         self.gcs_service = GcsService(self.loop, self.journal, place_bundles, JournalFull)
-
-    def _merge_gcs(self) -> None:
-        """Messages that both the node and the GCS handle go to the one they are meant for."""
-        from actorlib.transport import messages
-
-        node_handlers = self.service.handlers
-        gcs_handlers = self.gcs_service.handlers
-        own = self.loop.address.process_id
-        for kind in (messages.ActorCreated, messages.ActorFailed):
-            from_worker, at_gcs = node_handlers[kind], gcs_handlers[kind]
-
-            def route(link: Any, message: Any, from_worker: Any = from_worker, at_gcs: Any = at_gcs) -> None:
-                role = getattr(link.hello, "role", "node")
-                (at_gcs if role == "node" or link.peer.process_id == own else from_worker)(link, message)
-
-            self.loop.handlers[kind] = route
-        for kind, handler in gcs_handlers.items():
-            if kind not in node_handlers:
-                self.loop.handlers[kind] = handler
-        at_gcs_register = gcs_handlers[messages.NodeRegister]
-
-        def node_registers(link: Any, message: Any) -> None:
-            at_gcs_register(link, message)
-            if link.peer.process_id != own:
-                self._watch_node(link.peer.node_id, message.os_pid)
-
-        self.loop.handlers[messages.NodeRegister] = node_registers
-        node_job_ended = node_handlers[messages.JobEnded]
-
-        def job_ended(link: Any, message: Any) -> None:
-            node_job_ended(link, message)
-            self.gcs_service.job_ended(message.job_id, message.reason)
-
-        self.loop.handlers[messages.JobEnded] = job_ended
 
     def _watch_node(self, node_id: Any, os_pid: int) -> None:
         """A node on this machine: the kernel tells when its process ends."""

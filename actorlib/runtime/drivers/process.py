@@ -22,7 +22,7 @@ from actorlib.store.drivers.shared_memory import StoreClient
 from actorlib.store.owner import OwnerTable, Recipe
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.loop import Loop
-from actorlib.transport.ids import IdFactory, JobId, ObjectId, ProcessId, TaskId
+from actorlib.transport.ids import IdFactory, JobId, NodeId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Handler, Link, Timer
 from actorlib.transport.messages import ActorUpdate, Death, Value
 
@@ -56,19 +56,19 @@ class Process:
             messages.PROTOCOL_VERSION,
             address,
             role,
-            os.getpid(),
+            self.os_pid(),
             job_id,
             f"{sys.version_info[0]}.{sys.version_info[1]}",
         )
         self.handlers: dict[type, Handler] = {}
-        self.loop = Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir, spin=role == "driver")
+        self.loop: Any = self._make_loop(address, hello, trace_dir)
         self.address = self.loop.address
         self.table = OwnerTable(self.address, self)
         self.completion = Completion(self.table, self)
         self.submitter = Submitter(self.table, self.completion, self, job_id, namespace, node)
         self.actors = ActorClients(self.table, self.completion, self)
         self.waits = Waits(self.address, self.table, self)
-        self.store = StoreClient(node.node_id, host_id)
+        self.store = self._make_store(node.node_id, host_id)
         self.node_link = self.loop.link(node)
         self._answers: dict[int, Callable[[Any], None]] = {}
         self._code: dict[bytes, bytes] = {}
@@ -81,6 +81,17 @@ class Process:
         self._groups: dict[bytes, Callable[[Any], None]] = {}
         self._install_handlers()
         self.loop.check = lambda: self.check()
+
+    # -- what the world gives (a simulation gives something else) ------------------------------------------------------
+    def _make_loop(self, address: Address, hello: messages.Hello, trace_dir: str | None) -> Any:
+        is_driver = hello.role == "driver"
+        return Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir, spin=is_driver)
+
+    def _make_store(self, node_id: NodeId, host_id: str) -> StoreClient:
+        return StoreClient(node_id, host_id)
+
+    def os_pid(self) -> int:
+        return os.getpid()
 
     # -- what the cores ask for ----------------------------------------------------------------------------------------
     def link(self, address: Address) -> Link:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from actorlib import exceptions, serialization
 from actorlib.actor import ActorHandle
@@ -59,8 +59,7 @@ class Worker(Checkpointing):
         self._blocked_timer: Timer | None = None
         self._blocked_told = False
         self._deadlock: str | None = None
-        self._outputs = {fd: os.dup(fd) for fd in (1, 2)}
-        self._directory = os.getcwd()
+        self._keep_surroundings()
         self._main = threading.main_thread().ident or 0
         m = messages
         self.handlers.update(
@@ -183,7 +182,7 @@ class Worker(Checkpointing):
 
     def _on_stop(self, _: Link, message: messages.StopWorker) -> None:
         if message.if_unused and self.table.entries:
-            self.node_link.send(messages.WorkerReady(self.address, os.getpid()))  # others may still need what we own
+            self.node_link.send(messages.WorkerReady(self.address, self.os_pid()))  # others may still need what we own
         else:
             self.stopping = message.reason
 
@@ -268,7 +267,7 @@ class Worker(Checkpointing):
         item = self.running_on_main
         target = item.call.target if item is not None else ""
         name = target if isinstance(target, str) else getattr(self._functions.get(target), "__name__", "a task")
-        return f"{self.class_name}.{name} (pid {os.getpid()})" if self.class_name else f"{name} (pid {os.getpid()})"
+        return f"{self.class_name}.{name} (pid {self.os_pid()})" if self.class_name else f"{name} (pid {self.os_pid()})"
 
     def deadlocked(self, text: str) -> None:
         self._deadlock = text
@@ -292,7 +291,7 @@ class Worker(Checkpointing):
     # -- running -------------------------------------------------------------------------------------------------------
     def run(self) -> None:
         """The main thread's life."""
-        self.loop.post(self.node_link.send, messages.WorkerReady(self.address, os.getpid()))
+        self.loop.post(self.node_link.send, messages.WorkerReady(self.address, self.os_pid()))
         while self.stopping is None:
             self._mend()
             self.loop.drive(self._has_work, None)
@@ -301,6 +300,10 @@ class Worker(Checkpointing):
                 self.create(creation)
             elif not self._run_some():
                 self.leave("no handle to the actor is left")
+
+    def _keep_surroundings(self) -> None:
+        self._outputs = {fd: os.dup(fd) for fd in (1, 2)}
+        self._directory = os.getcwd()
 
     def _mend(self) -> None:
         """User code may have closed our output or changed the directory: the next call starts as the first did."""
@@ -369,7 +372,7 @@ class Worker(Checkpointing):
         code = end.code if isinstance(end.code, int) else (0 if end.code is None else 1)
         print(f"sys.exit({end.code!r}) was called in user code", file=sys.stderr, flush=True)
         self._flush()
-        os._exit(code)
+        self.end_process(code)
 
     def leave(self, reason: str, intended: bool = False) -> None:
         """End this process in good order: give back what is queued, tell the node, run the actor's hook."""
@@ -385,9 +388,12 @@ class Worker(Checkpointing):
 
         self.loop.post(last_words, None)
         self._flush()
+        self.end_process(0)
+
+    def end_process(self, code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)
 
     def _flush(self) -> None:
         self.loop.post(self._send_finished, None)
@@ -429,11 +435,13 @@ class Worker(Checkpointing):
             return
         self.mailbox.become_actor(spec.max_concurrency, spec.concurrency_groups)
         extra = spec.extra or {}
-        if extra.get("is_async"):
-            self.runner = AsyncRunner(self)
-        elif spec.max_concurrency > 1 or spec.concurrency_groups:
-            self.runner = ThreadRunner(self)
+        self.runner = self._make_runner(bool(extra.get("is_async")), spec)
         self.loop.post(self.node_link.send, messages.ActorCreated(spec.actor_id, creation.incarnation, self.address))
+
+    def _make_runner(self, is_async: bool, spec: ActorSpec) -> ThreadRunner | AsyncRunner | None:
+        if is_async:
+            return AsyncRunner(self)
+        return ThreadRunner(self) if spec.max_concurrency > 1 or spec.concurrency_groups else None
 
     def _creation_failed(self, item: Item, error: BaseException) -> None:
         assert self.spec is not None
