@@ -201,12 +201,13 @@ def test_restart_keeps_order_and_retries():
         actorlib.get(counter.inc.remote(), timeout=10)
 
 
-def test_a_call_that_may_not_be_repeated_is_told_when_its_actor_restarts():
+def test_a_call_that_may_not_be_repeated_is_told_when_its_actor_restarts(tmp_path):
     counter = Counter.options(max_restarts=1).remote()
 
     @actorlib.remote
     class Blocker:
-        def hold(self):
+        def hold(self, began):
+            began.touch()
             time.sleep(60)
 
         def pid(self):
@@ -214,7 +215,10 @@ def test_a_call_that_may_not_be_repeated_is_told_when_its_actor_restarts():
 
     blocker = Blocker.options(max_restarts=1).remote()
     pid = actorlib.get(blocker.pid.remote(), timeout=10)
-    held = blocker.hold.remote()
+    held = blocker.hold.remote(tmp_path / "began")
+    actorlib.wait([held], timeout=0.01)
+    while not (tmp_path / "began").exists():
+        time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(actorlib.exceptions.ActorUnavailableError, match="being restarted"):
         actorlib.get(held, timeout=10)

@@ -61,7 +61,7 @@ class Process:
             f"{sys.version_info[0]}.{sys.version_info[1]}",
         )
         self.handlers: dict[type, Handler] = {}
-        self.loop: Any = self._make_loop(address, hello, trace_dir)
+        self.loop = self._make_loop(address, hello, trace_dir)
         self.address = self.loop.address
         self.table = OwnerTable(self.address, self)
         self.completion = Completion(self.table, self)
@@ -83,7 +83,7 @@ class Process:
         self.loop.check = lambda: self.check()
 
     # -- what the world gives (a simulation gives something else) ------------------------------------------------------
-    def _make_loop(self, address: Address, hello: messages.Hello, trace_dir: str | None) -> Any:
+    def _make_loop(self, address: Address, hello: messages.Hello, trace_dir: str | None) -> Loop:
         is_driver = hello.role == "driver"
         return Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir, spin=is_driver)
 
