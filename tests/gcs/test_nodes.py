@@ -1,0 +1,142 @@
+"""Nodes: who is told of whom, and what the loss of one does."""
+
+from __future__ import annotations
+
+import pytest
+
+from actorlib.gcs.nodes import Nodes
+from actorlib.transport.messages import NodeRegistered, NodeReport, NodesChanged, NodesList
+
+
+class Heard:
+    def __init__(self):
+        self.changes = 0
+        self.lost = []
+
+    def changed(self):
+        self.changes += 1
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def nodes(port, heard):
+    return Nodes(port, heard.changed, lambda node_id, reason: heard.lost.append((node_id, reason)))
+
+
+def join(nodes, make, name, **more):
+    link = make.link(name, name)
+    nodes.register(link, make.register_node(name, **more))
+    nodes.check()
+    return link
+
+
+def test_a_node_that_registers_is_told_of_all_that_are_there(nodes, make, heard):
+    join(nodes, make, "a")
+    link = join(nodes, make, "b", request_id=9)
+    (reply,) = link.take()
+    assert type(reply) is NodeRegistered and reply.request_id == 9
+    assert [view.hostname for view in reply.nodes] == ["host-a", "host-b"]
+    assert reply.nodes[1].available == reply.nodes[1].total == {"CPU": 20_000} and reply.nodes[1].alive
+    assert heard.changes == 2
+
+
+def test_the_others_hear_of_a_new_node_and_it_does_not_hear_of_itself(nodes, make, port):
+    a = join(nodes, make, "a")
+    port.fire()
+    a.take()
+    b = join(nodes, make, "b")
+    b.take()
+    port.fire()
+    (told,) = a.take()
+    assert type(told) is NodesChanged and [view.hostname for view in told.nodes] == ["host-b"]
+    assert b.take() == []
+
+
+def test_reports_are_passed_on_in_one_batch_with_the_newest_of_each(nodes, make, port, heard):
+    a, b, c = (join(nodes, make, name) for name in "abc")
+    port.fire()
+    for link in (a, b, c):
+        link.take()
+    before = heard.changes
+    for free in (9_000, 8_000, 7_000):
+        nodes.report(a, NodeReport(1, {"CPU": free}, (("waits", 2),)))
+    nodes.report(b, NodeReport(1, {"CPU": 5_000}, ()))
+    assert len(port.timers) == 1 and heard.changes == before + 4
+    assert c.take() == []
+    port.fire()
+    (told,) = c.take()
+    assert {view.hostname: view.available for view in told.nodes} == {
+        "host-a": {"CPU": 7_000},
+        "host-b": {"CPU": 5_000},
+    }
+    assert told.nodes[0].waiting == (("waits", 2),) and told.nodes[0].total == {"CPU": 20_000}
+    assert [view.hostname for view in a.take()[0].nodes] == ["host-b"]
+
+
+def test_nothing_is_broadcast_while_nothing_changes(nodes, make, port):
+    join(nodes, make, "a")
+    port.fire()
+    assert port.timers == []
+    nodes.report(make.link("x", "unknown"), NodeReport(1, {}, ()))
+    assert port.timers == []
+
+
+def test_a_report_of_another_epoch_or_of_a_lost_node_changes_nothing(nodes, make, port, heard):
+    a = join(nodes, make, "a", epoch=3)
+    changes = heard.changes
+    nodes.report(a, NodeReport(2, {"CPU": 1}, ()))
+    assert nodes.views[make.node_id("a")].available == {"CPU": 20_000}
+    nodes.lost(make.node_id("a"), "gone")
+    nodes.report(a, NodeReport(3, {"CPU": 1}, ()))
+    view = nodes.views[make.node_id("a")]
+    assert not view.alive and view.available == {} and heard.changes == changes
+
+
+def test_a_lost_node_is_lost_once_and_its_reason_is_told_to_the_others(nodes, make, port, heard):
+    join(nodes, make, "a")
+    b = join(nodes, make, "b")
+    port.fire()
+    b.take()
+    nodes.lost(make.node_id("a"), "its machine is off")
+    nodes.lost(make.node_id("a"), "again")
+    nodes.lost(make.node_id("never"), "unknown")
+    nodes.check()
+    assert heard.lost == [(make.node_id("a"), "its machine is off")]
+    port.fire()
+    ((view,),) = b.take()[0]
+    assert not view.alive and view.death == "its machine is off" and view.waiting == ()
+    assert not nodes.is_alive(make.node_id("a")) and nodes.is_alive(make.node_id("b"))
+    assert [view.hostname for view in nodes.alive()] == ["host-b"]
+
+
+def test_nothing_is_sent_to_a_lost_node(nodes, make, port):
+    a = join(nodes, make, "a")
+    a.take()
+    join(nodes, make, "b")
+    nodes.lost(make.node_id("a"), "gone")
+    port.fire()
+    assert a.take() == []
+
+
+def test_whoever_asks_gets_the_living_and_the_dead(nodes, make):
+    join(nodes, make, "a")
+    join(nodes, make, "b")
+    nodes.lost(make.node_id("a"), "gone")
+    link = make.link("driver")
+    nodes.list_all(link, NodesList(4))
+    (reply,) = link.take()
+    assert reply.request_id == 4
+    assert [(view.hostname, view.alive, view.death) for view in reply.nodes] == [
+        ("host-a", False, "gone"),
+        ("host-b", True, ""),
+    ]
+
+
+def test_nothing_about_nodes_is_persisted(nodes, make, port):
+    join(nodes, make, "a")
+    nodes.lost(make.node_id("a"), "gone")
+    assert port.rows == {}

@@ -1,0 +1,206 @@
+"""The GCS as a whole over a journal that commits when told to: nobody hears of what a crash could undo."""
+
+from __future__ import annotations
+
+import pytest
+
+from actorlib.transport import messages as m
+
+
+class World:
+    def __init__(self, make):
+        self.make, self.host, self.journal = make, make.Host(), make.Journal()
+        self.service = make.service(self.host, self.journal)
+        self.links = {}
+
+    def link(self, name, node="n"):
+        return self.links.setdefault(name, self.make.link(name, node))
+
+    def tell(self, link, message):
+        self.service.handlers[type(message)](link, message)
+
+    def node(self, name, **more):
+        link = self.link(name, name)
+        self.tell(link, self.make.register_node(name, **more))
+        return link
+
+
+@pytest.fixture
+def world(make):
+    return World(make)
+
+
+def asks(make):
+    return [
+        m.KvPut(1, "s", b"k", b"v", True),
+        make.job(request_id=1),
+        m.ActorRegister(1, make.spec("name"), False),
+        make.group("group")._replace(request_id=1),
+    ]
+
+
+def test_no_request_is_answered_before_its_record_is_committed(world, make):
+    for number, message in enumerate(asks(make)):
+        link = world.link(f"c{number}")
+        world.tell(link, message)
+        assert link.got == [] and world.journal.commits == number
+        world.host.settle()
+        assert [getattr(answer, "request_id", None) for answer in link.got] == [1]
+        assert world.journal.commits == number + 1
+    assert {table: len(rows) for table, rows in world.journal.tables.items()} == {
+        "kv": 1,
+        "jobs": 1,
+        "actors": 1,
+        "groups": 1,
+    }
+
+
+def test_all_requests_of_a_turn_share_one_commit_and_are_answered_in_order(world):
+    link = world.link("c")
+    for number in range(10):
+        world.tell(link, m.KvPut(number, "s", b"%d" % number, b"v", True))
+    world.tell(link, m.KvGet(10, "s", b"3"))
+    assert link.got == [] and len(world.host.soon) == 1
+    world.host.settle()
+    assert world.journal.commits == 1 and [reply.request_id for reply in link.got] == list(range(11))
+    assert link.got[-1].value == b"v"
+
+
+def test_questions_alone_commit_nothing(world):
+    link = world.link("c")
+    world.tell(link, m.KvGet(1, "s", b"k"))
+    world.host.settle()
+    assert world.journal.commits == 0 and link.got == [m.KvReply(1, False, b"", ())]
+
+
+def test_a_node_is_told_to_start_an_actor_only_when_the_actor_is_on_disk(world, make):
+    node = world.node("n")
+    world.host.settle()
+    node.take()
+    world.tell(world.link("c"), m.ActorRegister(1, make.spec(), False))
+    assert node.got == []
+    world.host.settle()
+    assert node.take() == [m.StartActor(make.spec(), 0, 0)]
+    assert list(world.journal.tables["actors"]) == [make.id("actor")]
+
+
+def test_subscribers_hear_of_a_change_only_when_it_is_on_disk(world, make):
+    node, reader = world.node("n"), world.link("reader")
+    world.tell(world.link("c"), m.ActorRegister(1, make.spec(), False))
+    world.tell(reader, m.ActorSubscribe(make.id("actor")))
+    world.host.settle()
+    reader.take()
+    before = world.journal.tables["actors"][make.id("actor")]
+    world.tell(node, m.ActorCreated(make.id("actor"), 0, make.address("w", "n")))
+    assert reader.got == []
+    world.host.settle()
+    assert [update.state for update in reader.take()] == ["ALIVE"]
+    assert world.journal.tables["actors"][make.id("actor")] != before
+
+
+def test_when_the_disk_is_full_requests_fail_with_a_typed_error_and_nothing_else_is_said(world, make):
+    link, reader = world.link("c"), world.link("reader")
+    world.tell(link, m.ActorRegister(1, make.spec(), False))
+    world.tell(reader, m.ActorSubscribe(make.id("actor")))
+    world.host.settle()
+    link.take(), reader.take()
+    world.journal.full = True
+    world.tell(link, m.KvPut(5, "s", b"k", b"v", True))
+    world.tell(link, m.ActorKill(6, make.id("actor"), True))
+    world.host.settle()
+    assert [(type(reply), reply.request_id, reply.kind) for reply in link.take()] == [
+        (m.Failure, 5, "OutOfDiskError"),
+        (m.Failure, 6, "OutOfDiskError"),
+    ]
+    assert reader.got == [] and "kv" not in world.journal.tables
+
+
+def test_a_checkpoint_can_be_read_in_the_turn_in_which_it_was_put(world, make):
+    link = world.link("c")
+    world.tell(link, m.ActorRegister(1, make.spec(), False))
+    world.tell(link, m.CheckpointPut(2, make.id("actor"), 0, 1, b"state", 3))
+    world.tell(link, m.CheckpointGet(3, make.id("actor"), -1))
+    world.host.settle()
+    assert link.take()[1:] == [m.Done(2), m.CheckpointReply(3, 1, b"state", (1,))]
+    world.journal.tables["checkpoints"].clear()  # from now on the disk alone is asked
+    world.tell(link, m.CheckpointGet(4, make.id("actor"), -1))
+    world.host.settle()
+    assert link.take() == [m.CheckpointReply(4, -1, b"", (1,))]
+    world.tell(link, m.CheckpointPut(2, make.id("actor"), 0, 1, b"state", 3))
+    world.host.settle()
+    link.take()
+    world.tell(link, m.CheckpointGet(4, make.id("actor"), -1))
+    world.host.settle()
+    assert link.take() == [m.CheckpointReply(4, 1, b"state", (1,))]
+    world.tell(link, m.ActorKill(5, make.id("actor"), True))
+    world.tell(link, m.CheckpointPut(6, make.id("actor"), 0, 2, b"late", 3))
+    world.host.settle()
+    assert [type(reply) for reply in link.take()] == [m.Done, m.Failure]
+
+
+def test_a_new_node_gets_the_actors_and_groups_that_wait(world, make):
+    link = world.link("c")
+    world.tell(link, m.ActorRegister(1, make.spec(), False))
+    world.tell(link, make.group())
+    world.host.settle()
+    node = world.node("n")
+    world.host.settle()
+    assert {type(message) for message in node.take()} == {m.NodeRegistered, m.StartActor, m.PrepareBundles}
+
+
+def test_an_actor_in_a_group_starts_when_its_group_is_there(world, make):
+    node, link = world.node("n"), world.link("c")
+    world.tell(link, make.group())
+    world.tell(link, m.ActorRegister(1, make.spec(strategy=("group", make.id("group"), 1, False)), False))
+    world.host.settle()
+    assert m.StartActor not in {type(message) for message in node.take()}
+    for _ in range(2):
+        world.tell(node, m.BundlesPrepared(0, make.id("group"), 1, True, ""))
+    world.host.settle()
+    assert [type(message) for message in node.take()] == [m.CommitBundles, m.StartActor]
+
+
+def test_the_end_of_a_job_takes_its_actors_and_groups_and_is_told_to_every_node_once(world, make):
+    a, b, link = world.node("a"), world.node("b"), world.link("c")
+    world.tell(link, make.job())
+    world.tell(link, m.ActorRegister(1, make.spec("gone"), False))
+    world.tell(link, m.ActorRegister(2, make.spec("stays", id="stays", detached=True), False))
+    world.tell(link, make.group("group"))
+    world.host.settle()
+    a.take(), b.take()
+    world.service.job_ended(make.job_id("job"), "its driver ended")
+    world.service.job_ended(make.job_id("job"), "again")
+    world.host.settle()
+    for node in (a, b):
+        assert [message for message in node.take() if type(message) is m.JobEnded] == [
+            m.JobEnded(make.job_id("job"), "its driver ended")
+        ]
+    assert [name for _, name in world.service.actors.names] == ["stays"]
+    assert world.service.groups.groups == {} and world.journal.tables["jobs"] == {}
+
+
+def test_the_loss_of_a_nodes_link_restarts_its_actors_elsewhere(world, make):
+    a, b, link = world.node("a"), world.node("b"), world.link("c")
+    world.tell(link, m.ActorRegister(1, make.spec(owner=make.address("o", "a"), max_restarts=1), False))
+    world.tell(a, m.ActorCreated(make.id("actor"), 0, make.address("w", "a")))
+    world.host.settle()
+    b.take()
+    world.service.link_down(make.link("a", "a"), "an earlier link of the node")
+    world.host.settle()
+    assert b.take() == []
+    world.service.link_down(a, "no answer")
+    world.host.settle()
+    (order,) = [message for message in b.take() if type(message) is m.StartActor]
+    assert order.incarnation == 1
+
+
+def test_what_the_state_query_shows_is_limited_and_says_how_much_it_left_out(world):
+    link = world.link("asker")
+    for name in "abc":
+        world.node(name)
+    world.host.settle()
+    world.tell(link, m.StateQuery(1, "nodes", 2))
+    world.tell(link, m.StateQuery(2, "nonsense", 2))
+    rows, refused = link.take()
+    assert [row["hostname"] for row in rows.rows] == ["host-a", "host-b"] and rows.truncated == 1
+    assert type(refused) is m.Failure and "nonsense" in refused.text
