@@ -82,6 +82,10 @@ class AsyncRunner:
         self._loop.call_soon(self._ready.set)
         self._loop.run_forever()
 
+    async def aside(self, function: Any, *args: Any) -> Any:
+        """Off the event loop, where blocking is allowed."""
+        return await asyncio.to_thread(function, *args)
+
     def owns_thread(self) -> bool:
         return threading.current_thread() is self._thread
 
@@ -102,7 +106,7 @@ class AsyncRunner:
         try:
             values = await self._user_code(item, references)
         except ExitActor:
-            await asyncio.to_thread(worker.leave, "exit_actor() was called", True)
+            await self.aside(worker.leave, "exit_actor() was called", True)
         except SystemExit as end:
             worker._exit_with(end)
         except BaseException as error:
@@ -118,7 +122,7 @@ class AsyncRunner:
         worker, call = self._worker, item.call
         function = worker.function_of(call.target)
         if any(value is None for _, _, value in call.dependencies):
-            args, kwargs = await asyncio.to_thread(worker.load_arguments, call)
+            args, kwargs = await self.aside(worker.load_arguments, call)
         else:
             args, kwargs = worker.load_arguments(call)
         result = function(*args, **kwargs)

@@ -1,0 +1,263 @@
+"""What the swarm's clusters do, and what must hold of the answers whatever goes wrong.
+
+Each workload is a generator function over a random source: it starts work, yields while others do, and checks what
+came back. It may get the errors that a fault allows, and no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import actorlib
+from actorlib import exceptions
+
+WAIT_S = 300.0
+ACTOR_LOST = (exceptions.ActorDiedError, exceptions.ActorUnavailableError)
+OBJECT_LOST = (
+    exceptions.ObjectLostError,
+    exceptions.OwnerDiedError,
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+)
+
+Workload = Callable[[random.Random, "collections.Counter[str]"], Iterator[None]]
+
+
+def run_all(chosen: list[Workload], rng: random.Random, counts: collections.Counter[str]) -> None:
+    """Interleave the workloads in the driver, step by step, in an order that the seed decides."""
+    running = [workload(random.Random(rng.random()), counts) for workload in chosen]
+    while running:
+        one = rng.choice(running)
+        try:
+            next(one)
+        except StopIteration:
+            running.remove(one)
+
+
+@actorlib.remote(max_retries=-1)
+def tree(depth: int) -> int:
+    if depth == 0:
+        return 1
+    return 1 + sum(actorlib.get([tree.remote(depth - 1), tree.remote(depth - 1)]))
+
+
+def trees(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    depth = rng.randint(1, 4)
+    ref = tree.remote(depth)
+    yield
+    assert actorlib.get(ref, timeout=WAIT_S) == 2 ** (depth + 1) - 1
+    counts["tasks in trees"] += 2 ** (depth + 1) - 1
+
+
+@actorlib.remote(max_retries=-1)
+def add(left: int, right: int, seconds: float = 0.0) -> int:
+    if seconds:
+        time.sleep(seconds)
+    return left + right
+
+
+def chains(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    length, seconds = rng.randint(1, 40), rng.choice([0.0, 0.0, 0.1])
+    ref: Any = add.remote(0, 0)
+    for i in range(length):
+        ref = add.remote(ref, i, seconds)
+        if i % 10 == 0:
+            yield
+    assert actorlib.get(ref, timeout=WAIT_S) == sum(range(length))
+    counts["tasks in chains"] += length
+
+
+@actorlib.remote
+class Counter:
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, amount: int) -> int:
+        self.value += amount
+        return self.value
+
+    def slow_add(self, amount: int, seconds: float) -> int:
+        time.sleep(seconds)
+        self.value += amount
+        return self.value
+
+
+def counters(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """Each incarnation counts from zero; what it answers goes up; answers come in the order of the calls."""
+    counter = Counter.options(max_restarts=-1).remote()
+    refs = []
+    for _ in range(rng.randint(1, 30)):
+        refs.append(counter.slow_add.remote(1, rng.choice([0, 0, 0.2])))
+        if rng.random() < 0.3:
+            yield
+    before = 0
+    for ref in refs:
+        try:
+            value = actorlib.get(ref, timeout=WAIT_S)
+        except ACTOR_LOST:
+            counts["calls lost with their actor"] += 1
+            continue
+        assert value == before + 1 or (value >= 1 and value <= before + 1), f"{value} after {before}"
+        assert value > before or value == 1 or value <= len(refs)
+        before = value
+        counts["calls answered"] += 1
+
+
+def checkpointed(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """With a checkpoint after each call, no acknowledged call is ever lost."""
+    counter = Counter.options(checkpoint=1, max_restarts=-1).remote()
+    acknowledged = 0
+    for _ in range(rng.randint(1, 15)):
+        ref = counter.slow_add.remote(1, rng.choice([0, 0.1]))
+        yield
+        try:
+            value = actorlib.get(ref, timeout=WAIT_S)
+        except ACTOR_LOST:
+            counts["checkpointed calls lost"] += 1
+            continue
+        assert value > acknowledged, f"{value} after {acknowledged} was acknowledged"
+        acknowledged = value
+        counts["checkpointed calls answered"] += 1
+
+
+@actorlib.remote(max_retries=-1)
+def make_array(number: int, size: int) -> Any:
+    return np.full(size, float(number))
+
+
+@actorlib.remote(max_retries=-1)
+def total_of(arrays: list[Any]) -> float:
+    return float(sum(actorlib.get(ref).sum() for ref in arrays))
+
+
+@actorlib.remote(max_retries=-1)
+def first_of(array: Any) -> float:
+    return float(array[0])
+
+
+def objects(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    sizes = [rng.choice([10, 20_000, 60_000]) for _ in range(rng.randint(1, 6))]
+    arrays = [make_array.remote(i, size) for i, size in enumerate(sizes)]
+    put = actorlib.put(np.ones(30_000))
+    yield
+    firsts = [first_of.remote(array) for array in arrays]
+    nested = total_of.remote(arrays)
+    one = first_of.remote(put)
+    yield
+    assert actorlib.get(firsts, timeout=WAIT_S) == [float(i) for i in range(len(sizes))]
+    assert actorlib.get(nested, timeout=WAIT_S) == float(sum(i * size for i, size in enumerate(sizes)))
+    try:
+        assert actorlib.get(one, timeout=WAIT_S) == 1.0
+    except OBJECT_LOST:
+        counts["puts lost"] += 1
+    counts["objects"] += len(sizes)
+
+
+@actorlib.remote(max_retries=0)
+def numbers(count: int) -> Iterator[int]:
+    for i in range(count):
+        time.sleep(0.05)
+        yield i
+
+
+def generators(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    count = rng.randint(0, 12)
+    stream = numbers.remote(count)
+    seen = []
+    yield
+    try:
+        for ref in stream:
+            seen.append(actorlib.get(ref, timeout=WAIT_S))
+            yield
+    except OBJECT_LOST:
+        counts["streams broken"] += 1
+        assert seen == list(range(len(seen)))
+        return
+    assert seen == list(range(count)), seen
+    counts["items of streams"] += count
+
+
+@actorlib.remote(max_retries=3)
+def nap(seconds: float) -> str:
+    time.sleep(seconds)
+    return "awake"
+
+
+def cancels(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    refs = [nap.remote(rng.uniform(0.0, 2.0)) for _ in range(rng.randint(1, 8))]
+    yield
+    chosen = [ref for ref in refs if rng.random() < 0.5]
+    for ref in chosen:
+        actorlib.cancel(ref, force=rng.random() < 0.2)
+        yield
+    for ref in refs:
+        try:
+            assert actorlib.get(ref, timeout=WAIT_S) == "awake"
+        except exceptions.TaskCancelledError:
+            assert ref in chosen
+            counts["tasks cancelled"] += 1
+        except OBJECT_LOST:
+            counts["naps lost"] += 1
+
+
+@actorlib.remote(max_retries=-1)
+def claim(name: str) -> str:
+    handle = Counter.options(name=name, get_if_exists=True, lifetime="detached", max_restarts=-1).remote()
+    return str(handle._actor_id.hex())
+
+
+def named(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """However many ask at once, a name means one actor."""
+    name = f"name{rng.randrange(10**9)}"
+    refs = [claim.remote(name) for _ in range(rng.randint(2, 6))]
+    yield
+    ids = set(actorlib.get(refs, timeout=WAIT_S))
+    assert len(ids) == 1, ids
+    actorlib.kill(actorlib.get_actor(name))
+    counts["names claimed"] += len(refs)
+
+
+def groups(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    from actorlib.util import placement_group, remove_placement_group
+    from actorlib.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    group = placement_group([{"CPU": 1}] * rng.randint(1, 2), strategy=rng.choice(["PACK", "SPREAD"]))
+    yield
+    strategy = PlacementGroupSchedulingStrategy(group)
+    refs = [add.options(scheduling_strategy=strategy).remote(i, 1) for i in range(rng.randint(1, 4))]
+    yield
+    ready, pending = actorlib.wait(refs, num_returns=len(refs), timeout=20.0)
+    for ref in ready:
+        try:
+            actorlib.get(ref, timeout=WAIT_S)
+            counts["tasks in groups"] += 1
+        except exceptions.TaskUnschedulableError:
+            counts["groups infeasible"] += 1
+    remove_placement_group(group)
+    for ref in pending:
+        try:
+            actorlib.get(ref, timeout=WAIT_S)
+        except exceptions.TaskUnschedulableError:
+            counts["tasks of removed groups"] += 1
+
+
+@actorlib.remote(max_restarts=-1, max_task_retries=-1)
+class Echo:
+    async def echo(self, value: int) -> int:
+        await asyncio.sleep(0.1)
+        return value
+
+
+def async_actors(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    echo = Echo.remote()
+    refs = [echo.echo.remote(i) for i in range(rng.randint(1, 20))]
+    yield
+    assert actorlib.get(refs, timeout=WAIT_S) == list(range(len(refs)))
+    counts["async calls"] += len(refs)

@@ -1,0 +1,199 @@
+"""The loop of a simulated process: the real link layer over the simulated network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import greenlet
+
+from actorlib.transport import messages
+from actorlib.transport.drivers.link_layer import LinkLayer, LoopTimer, SocketLink, _call
+from actorlib.transport.link import Address, Handler, Link
+from actorlib.transport.sim.network import Network
+from actorlib.transport.sim.world import World
+
+ROUNDS_MAX = 10_000
+
+
+class Waiter:
+    __slots__ = ("greenlet", "until")
+
+    def __init__(self, until: Callable[[], bool]) -> None:
+        self.until = until
+        self.greenlet = greenlet.getcurrent()
+
+
+class SimLoop(LinkLayer):
+    """Stands in for ``drivers.loop.Loop``. ``failed`` collects what handlers raised: in a simulation that is a bug."""
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        address: Address,
+        hello: messages.Hello,
+        handlers: dict[type, Handler],
+        on_link_down: Callable[[Link, str], None],
+    ) -> None:
+        super().__init__(address, hello, handlers, on_link_down, world.now)
+        self.world = world
+        self.network = network
+        self.is_dead = False
+        self.is_paused = False
+        self.failed: list[str] = []
+        self._inbox: list[tuple[bytes, list[bytes], bool]] = []
+        self._waiters: list[Waiter] = []
+        self._turn_due = False
+        self._wake_at = float("inf")
+        self._name = address.process_id.hex()[:6]
+        network.add(self)
+
+    # -- carried out over the network ----------------------------------------------------------------------------------
+    def _connect(self, link: SocketLink) -> None:
+        self.network.dialled(self, link)
+
+    def _disconnect(self, link: SocketLink) -> None:
+        return  # the network knows no connections; late batches of the link find no name
+
+    def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
+        if not self.is_dead:
+            self.network.send(self, link, frames)
+
+    def arrived(self, name: bytes, batch: list[bytes], at_inbox: bool) -> None:
+        if not self.is_dead:
+            self._inbox.append((name, batch, at_inbox))
+            self._be_due()
+
+    def _report(self, what: str) -> None:
+        super()._report(what)
+        self.failed.append(what)
+
+    # -- turning -------------------------------------------------------------------------------------------------------
+    def post(self, callback: Callable[[Any], None], argument: Any) -> None:
+        self._posted.append((callback, argument))
+        self._be_due()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> LoopTimer:
+        timer = super().call_later(delay_s, callback)
+        self._be_due()
+        return timer
+
+    def _be_due(self) -> None:
+        if not self._turn_due and not self.is_dead:
+            self._turn_due = True
+            self.world.schedule(0.0, self._turn_event)
+
+    def _turn_event(self) -> None:
+        self._turn_due = False
+        if self.is_dead or self.is_paused:
+            return
+        self.turn()
+        self._wake_waiters()
+
+    def turn(self) -> None:
+        """What has arrived, what was posted, timers that are due, and what is to be sent for all of it."""
+        for _ in range(ROUNDS_MAX):
+            inbox, self._inbox = self._inbox, []
+            for name, batch, at_inbox in inbox:
+                self._take(name, batch, at_inbox)
+            self._run_timers()
+            if not self._run_posted() and not self._flush() and not inbox:
+                break
+        self._plan_wake()
+
+    def _take(self, name: bytes, batch: list[bytes], at_inbox: bool) -> None:
+        frames = [name, *batch]
+        if at_inbox:
+            self._on_batch(self._accepted.get(name) or self._accept(name), frames)
+        elif name in self._named:
+            self._on_batch(self._named[name], frames)
+
+    def _plan_wake(self) -> None:
+        at = self._timers[0][0] if self._timers else float("inf")
+        if self._session_sweep_at:
+            at = min(at, self._session_sweep_at)
+        if at < self._wake_at or self._wake_at <= self.now():
+            self._wake_at = at
+            if at != float("inf"):
+                self.world.schedule(at - self.now(), self._wake)
+
+    def _wake(self) -> None:
+        if self.now() >= self._wake_at:
+            self._wake_at = float("inf")
+            self._be_due()
+
+    def _wake_waiters(self) -> None:
+        for waiter in list(self._waiters):
+            if waiter in self._waiters and waiter.until():
+                self._waiters.remove(waiter)
+                self.world.resume(waiter.greenlet)
+                if self.is_dead:
+                    return
+
+    def dispatch(self, link: Link, message: Any) -> None:
+        self.world.note(f"{self._name} {type(message).__name__}")
+        super().dispatch(link, message)
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+    def drive(self, until: Callable[[], bool], timeout_s: float | None) -> bool:
+        """Wait until ``until()``; the world goes on meanwhile."""
+        if until():
+            return True
+        waiter = Waiter(until)
+        over: list[bool] = []
+
+        def time_is_over() -> None:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                over.append(True)
+                self.world.resume(waiter.greenlet)
+
+        self._waiters.append(waiter)
+        timer = self.world.schedule(timeout_s, time_is_over) if timeout_s is not None else None
+        self._be_due()
+        try:
+            self.world.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return not over or until()
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        self._run_posted()
+        result = function()
+        self._be_due()
+        return result
+
+    # -- what only a real process has ----------------------------------------------------------------------------------
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        return
+
+    def remove_reader(self, fd: int) -> None:
+        return
+
+    def close(self, goodbye: str = "closing") -> None:
+        if self.is_dead:
+            return
+        for link in list(self._dialled.values()):
+            link.send(messages.Goodbye(goodbye))
+        self.turn()
+        self.die()
+
+    def die(self) -> None:
+        """As SIGKILL: nothing more is sent, handled or resumed."""
+        self.is_dead = True
+        self._waiters.clear()
+        self._inbox.clear()
+        self._posted.clear()
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def go_on(self) -> None:
+        self.is_paused = False
+        self._posted.append((_call, lambda: None))
+        self._turn_due = False
+        self._be_due()
