@@ -56,8 +56,8 @@ class Port(Protocol):
     def watch(self, address: Address) -> None:
         """Report the death of that process through ``process_died``."""
 
-    def free_stored(self, object_id: ObjectId) -> None:
-        """The object lies in shared memory here or elsewhere and nobody can reach it."""
+    def free_stored(self, object_id: ObjectId, value: Value, recipe: Recipe | None) -> None:
+        """The object lies where ``value`` says and nobody can reach it. ``recipe`` may have left other copies."""
 
     def error_value(self, kind: str, text: str) -> Value: ...
 
@@ -195,7 +195,7 @@ class OwnerTable:
 
     def _free_parts(self, object_id: ObjectId, value: Value, entry: Entry) -> None:
         if is_stored(value):
-            self._port.free_stored(object_id)
+            self._port.free_stored(object_id, value, entry.task)
             self._release_recipes(entry.task)
 
     def _return_borrowed(self, object_id: ObjectId, entry: Entry, rare: Rare) -> None:
@@ -259,7 +259,7 @@ class OwnerTable:
 
     def _discard(self, object_id: ObjectId, value: Value, references: References) -> None:
         if is_stored(value) and object_id[:8] == self.address.process_id:
-            self._port.free_stored(object_id)
+            self._port.free_stored(object_id, value, None)
         self._give_up_registrations(references)
 
     def _hold_contained(self, entry: Entry, references: References) -> None:

@@ -414,9 +414,10 @@ class ObjectsSealed(NamedTuple):
 
 
 class ObjectsFreed(NamedTuple):
-    """owner -> node: nobody can reach these any more."""
+    """owner -> its node -> the node where they lie: nobody can reach these any more."""
 
     object_ids: tuple[ObjectId, ...]
+    node_id: NodeId  # b"": wherever a copy may be
 
 
 class ObjectLocate(NamedTuple):

@@ -7,6 +7,7 @@ works in it, and so does what user code takes from ``time`` and ``random``. No p
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import traceback
@@ -185,7 +186,14 @@ class SimStoreService(StoreService):
     def __init__(self, memory: HostMemory, node: SimNode) -> None:
         self._memory = memory
         super().__init__(
-            node.loop, node.directory, "", STORE_BYTES, STORE_BYTES, HOST_ID, lambda at: node.service.node_address(at)
+            node.loop,
+            node.directory,
+            "",
+            STORE_BYTES,
+            STORE_BYTES,
+            HOST_ID,
+            lambda node_id: node.service.node_address(node_id),
+            lambda: node.service.node_addresses(),
         )
 
     def _make_files(self, directory: str, spill_directory: str) -> Any:
@@ -379,8 +387,6 @@ class Simulation:
 
     def check_calm(self) -> None:
         """Once all is quiet: references are back at zero, objects freed, resources whole."""
-        import gc
-
         gc.collect()
         self.driver.loop.drive(self._is_calm, CALM_WITHIN_S)
         self.check()
@@ -417,6 +423,18 @@ class Simulation:
 
 
 @contextlib.contextmanager
+def collection_by_hand() -> Iterator[None]:
+    """No garbage collection on its own: when it comes depends on all that the process did before."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def simulate(seed: int = 0, nodes: int = 1, num_cpus: float = 2, check: bool = True) -> Iterator[Simulation]:
     """Run the block in a simulated cluster. The same seed gives the same run.
 
@@ -436,8 +454,8 @@ def simulate(seed: int = 0, nodes: int = 1, num_cpus: float = 2, check: bool = T
     world = simulation.world
     world.adopt_main(simulation.driver)
     was_closed = _engine.Slot.closed
-    with virtual_time(world):
-        _engine.Slot.engine, _engine.Slot.closed = simulation.driver, False  # type: ignore[assignment]
+    with virtual_time(world), collection_by_hand():
+        _engine.Slot.engine, _engine.Slot.closed = simulation.driver, False
         try:
             simulation.driver.join()
             yield simulation

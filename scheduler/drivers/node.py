@@ -203,6 +203,9 @@ class NodeService:
         )
         return [mine, *(view for node_id, view in self._views.items() if node_id != here)]
 
+    def node_addresses(self) -> list[Address]:
+        return [view.address for view in self._views.values() if view.alive]
+
     def node_address(self, node_id: NodeId) -> Address | None:
         view = self._views.get(node_id)
         return view.address if view is not None and view.alive else None

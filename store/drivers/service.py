@@ -25,10 +25,12 @@ class StoreService:
         spill_bytes_max: int,
         host_id: str,
         node_address: Callable[[NodeId], Address | None],
+        all_nodes: Callable[[], list[Address]],
     ) -> None:
         self._host = host
         self._host_id = host_id
         self._node_address = node_address
+        self._all_nodes = all_nodes
         self.files = self._make_files(directory, spill_directory)
         self.catalog = Catalog(capacity_bytes, spill_bytes_max, self.files)
         self._forwarded: dict[int, tuple[Link, int]] = {}
@@ -57,9 +59,20 @@ class StoreService:
         for object_id, path, offset, size in message.entries:
             self.catalog.sealed(object_id, path, offset, size)
 
-    def _on_freed(self, _: Link, message: messages.ObjectsFreed) -> None:
-        for object_id in message.object_ids:
-            self.catalog.freed(object_id)
+    def _on_freed(self, link: Link, message: messages.ObjectsFreed) -> None:
+        here = self._host.address.node_id
+        if message.node_id in (here, b""):
+            for object_id in message.object_ids:
+                self.catalog.freed(object_id)
+        if message.node_id != here and link.peer.node_id == here:  # from one of our own processes: pass it on
+            for address in self._nodes_of(message.node_id):
+                self._host.link(address).send(message)
+
+    def _nodes_of(self, node_id: NodeId) -> list[Address]:
+        if node_id:
+            address = self._node_address(node_id)
+            return [address] if address is not None else []
+        return [address for address in self._all_nodes() if address.node_id != self._host.address.node_id]
 
     def _on_locate(self, link: Link, message: messages.ObjectLocate) -> None:
         place = self.catalog.find(message.object_id)

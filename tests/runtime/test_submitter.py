@@ -118,7 +118,7 @@ class House:
     def watch(self, address):
         pass
 
-    def free_stored(self, oid):
+    def free_stored(self, oid, value, recipe):
         pass
 
     def recover(self, oid, recipe, reason):

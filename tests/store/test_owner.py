@@ -33,7 +33,7 @@ class Port:
     def watch(self, who):
         self.watched.append(who)
 
-    def free_stored(self, oid):
+    def free_stored(self, oid, value, recipe):
         self.freed.append(oid)
 
     def error_value(self, kind, text):

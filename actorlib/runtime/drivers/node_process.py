@@ -231,6 +231,7 @@ class Node:
             spill_bytes,
             self.host_id,
             lambda node_id: self.service.node_address(node_id),
+            lambda: self.service.node_addresses(),
         )
         self.gcs_service: Any = None
         if settings["gcs"] is None:

@@ -73,7 +73,7 @@ class Process:
         self._answers: dict[int, Callable[[Any], None]] = {}
         self._code: dict[bytes, bytes] = {}
         self._watched: dict[ProcessId, None] = {}
-        self._freed: list[ObjectId] = []
+        self._freed: dict[NodeId, list[ObjectId]] = {}
         self._pumping = False
         self._warned: dict[str, None] = {}
         self._task_events: list[tuple[Any, ...]] = []
@@ -127,15 +127,16 @@ class Process:
         self.submitter.pump()
         self.actors.pump()
 
-    def free_stored(self, object_id: ObjectId) -> None:
+    def free_stored(self, object_id: ObjectId, value: Value, recipe: Recipe | None) -> None:
         if not self._freed:
             self.loop.post(self._send_freed, None)
-        self._freed.append(object_id)
+        tried_again = isinstance(recipe, Task) and recipe.extra is not None and "attempt" in recipe.extra
+        self._freed.setdefault(NodeId(b"") if tried_again else value[1], []).append(object_id)
 
     def _send_freed(self, _: None) -> None:
-        freed, self._freed = self._freed, []
-        if freed:
-            self.node_link.send(messages.ObjectsFreed(tuple(freed)))
+        freed, self._freed = self._freed, {}
+        for node_id, object_ids in freed.items():
+            self.node_link.send(messages.ObjectsFreed(tuple(object_ids), node_id))
 
     def error_value(self, kind: str, text: str) -> Value:
         return self.exception_value(exceptions.make(kind, text))
