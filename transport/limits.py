@@ -60,3 +60,25 @@ slab_bytes_min = 8 << 20
 """Objects much smaller than this share slabs of this size; larger ones get a slab of their own size class."""
 slab_free_bytes_max_fraction = 0.5
 spill_bytes_max_fraction = 0.8
+
+# -- failure detection -------------------------------------------------------------------------------------------------
+local_pause_s = 1.5
+"""An observer whose tick comes later than this after the one before was itself asleep: silence is not held against
+anybody."""
+local_pause_graces_max = 3
+"""That many pauses in a row excuse one peer; then its silence counts, however sleepy the observer."""
+fences_kept_max = 100_000
+peer_story_max = 16
+
+# -- access ------------------------------------------------------------------------------------------------------------
+handshake_timeout_s = 5.0
+"""Who has connected over TCP and has not proved a key by then is disconnected."""
+handshakes_max = 64
+"""Connections over TCP that have not proved a key yet; any more are disconnected at once and may try again."""
+tcp_frame_bytes_max = batch_body_bytes_max + (64 << 10)
+"""Largest frame over TCP. libzmq buffers a frame of that size before the sender has proved anything."""
+access_keys_max = 10_000
+access_addresses_max = 64
+"""Addresses remembered of one key; of a key seen at more, a revocation disconnects everybody."""
+key_file_bytes_max = 4096
+key_register_bytes_max = 16 << 20

@@ -416,9 +416,7 @@ class Simulation:
         self.driver.loop.die()  # type: ignore[attr-defined]
         self.driver.closed = True
         self.workers.clear()
-        for one in self._graveyard:
-            with contextlib.suppress(BaseException):
-                one.throw()
+        self.world.end(self._graveyard)
         self._graveyard.clear()
 
 

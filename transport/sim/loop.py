@@ -11,7 +11,7 @@ from actorlib.transport import messages
 from actorlib.transport.drivers.link_layer import LinkLayer, LoopTimer, SocketLink, _call
 from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.sim.network import Network
-from actorlib.transport.sim.world import World
+from actorlib.transport.sim.world import Timer, World
 
 ROUNDS_MAX = 10_000
 
@@ -46,6 +46,7 @@ class SimLoop(LinkLayer):
         self._waiters: list[Waiter] = []
         self._turn_due = False
         self._wake_at = float("inf")
+        self._alarm: Timer | None = None
         self._name = address.process_id.hex()[:6]
         network.add(self)
 
@@ -113,15 +114,16 @@ class SimLoop(LinkLayer):
         at = self._timers[0][0] if self._timers else float("inf")
         if self._session_sweep_at:
             at = min(at, self._session_sweep_at)
-        if at < self._wake_at or self._wake_at <= self.now():
+        if self._alarm is not None and self._wake_at != at:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None and at != float("inf"):
             self._wake_at = at
-            if at != float("inf"):
-                self.world.schedule(at - self.now(), self._wake)
+            self._alarm = self.world.schedule_at(at, self._wake)
 
     def _wake(self) -> None:
-        if self.now() >= self._wake_at:
-            self._wake_at = float("inf")
-            self._be_due()
+        self._alarm = None
+        self._be_due()
 
     def _wake_waiters(self) -> None:
         for waiter in list(self._waiters):

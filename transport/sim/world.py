@@ -45,9 +45,11 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # the world's own decisions: nothing else may draw from it
+        self._bytes_rng = random.Random(f"bytes {seed}")  # for ids and whatever asks the system for random bytes
         self.time = START_S
         self.events = 0
+        self.is_over = False
         self.trace: deque[str] = deque(maxlen=TRACE_LINES_MAX)
         self.on_switch: Callable[[Any], None] = lambda owner: None  # whose code runs now (None: the hub's)
         self.main = greenlet.getcurrent()
@@ -67,9 +69,12 @@ class World:
         return self.time
 
     def schedule(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        return self.schedule_at(self.time + max(0.0, delay_s), callback)
+
+    def schedule_at(self, at: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
         self._scheduled += 1
-        heapq.heappush(self._heap, (self.time + max(0.0, delay_s), self._scheduled, timer))
+        heapq.heappush(self._heap, (at, self._scheduled, timer))
         return timer
 
     # -- what happened -------------------------------------------------------------------------------------------------
@@ -83,7 +88,7 @@ class World:
         return self._digest.hexdigest()
 
     def random_bytes(self, count: int) -> bytes:
-        return self.rng.randbytes(count)
+        return self._bytes_rng.randbytes(count)
 
     # -- greenlets -----------------------------------------------------------------------------------------------------
     def spawn(self, owner: Any, function: Callable[[], None]) -> Any:
@@ -118,6 +123,8 @@ class World:
         """Give way to the hub until somebody resumes this greenlet."""
         if greenlet.getcurrent() is self._hub:
             raise RuntimeError("a handler must not wait; this is a bug in actorlib")
+        if self.is_over:
+            raise greenlet.GreenletExit
         self._hub.switch()
 
     def sleep(self, seconds: float) -> None:
@@ -134,6 +141,17 @@ class World:
         for one in mine:
             del self._owners[one]
         return mine
+
+    def end(self, left: list[Any]) -> None:
+        """The world is over: greenlets that are left unwind, and whoever of them would wait ends there."""
+        self.is_over = True
+        self._heap.clear()
+        for one in left:
+            one.parent = greenlet.getcurrent()
+            try:
+                one.throw()
+            except BaseException as error:
+                self.note(f"unwinding: {type(error).__name__}")
 
     def _serve(self) -> None:
         while True:
