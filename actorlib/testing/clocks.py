@@ -40,7 +40,7 @@ def virtual_time(world: World) -> Iterator[None]:
     patch(time, "time", lambda: EPOCH_S + world.read_clock())
     patch(time, "time_ns", lambda: int((EPOCH_S + world.read_clock()) * 1e9))
     patch(time, "sleep", world.sleep)
-    patch(os, "urandom", world.random_bytes)
+    patch(os, "urandom", world.urandom)
     random.seed(world.seed)
     try:
         yield

@@ -163,6 +163,9 @@ class SimNodeService(NodeService):
     def _prepare(self) -> None:
         return
 
+    def _new_process_id(self) -> ProcessId:
+        return new_process_id(self._node.simulation.world.random_bytes)
+
     def _count_oom_kills(self) -> int:
         return 0
 

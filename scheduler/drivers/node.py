@@ -94,6 +94,9 @@ class NodeService:
         os.makedirs(os.path.join(self._session_dir, "logs"), mode=0o700, exist_ok=True)
         self.loop.add_reader(self._zygote.fileno(), self._on_zygote)
 
+    def _new_process_id(self) -> ProcessId:
+        return new_process_id()
+
     def _count_oom_kills(self) -> int:
         return processes.oom_kills()
 
@@ -266,7 +269,7 @@ class NodeService:
 
     # -- workers -------------------------------------------------------------------------------------------------------
     def _start_worker(self, runtime_env: str) -> ProcessId:
-        process_id = new_process_id()
+        process_id = self._new_process_id()
         endpoint = f"ipc://{self._session_dir}/{process_id.hex()}"
         config = {
             **self._worker_config,

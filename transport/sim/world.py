@@ -46,7 +46,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = random.Random(seed)  # the world's own decisions: nothing else may draw from it
-        self._bytes_rng = random.Random(f"bytes {seed}")  # for ids and whatever asks the system for random bytes
+        self._ids_rng = random.Random(f"ids {seed}")
+        self._bytes_rng = random.Random(f"bytes {seed}")  # for whatever asks the system for random bytes
         self.time = START_S
         self.events = 0
         self.is_over = False
@@ -88,6 +89,11 @@ class World:
         return self._digest.hexdigest()
 
     def random_bytes(self, count: int) -> bytes:
+        """For ids of the machinery."""
+        return self._ids_rng.randbytes(count)
+
+    def urandom(self, count: int) -> bytes:
+        """``os.urandom`` of the world."""
         return self._bytes_rng.randbytes(count)
 
     # -- greenlets -----------------------------------------------------------------------------------------------------
