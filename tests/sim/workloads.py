@@ -228,11 +228,10 @@ def groups(rng: random.Random, counts: collections.Counter[str]) -> Iterator[Non
     from actorlib.util import placement_group, remove_placement_group
     from actorlib.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+    yield  # from here on it goes through in one go: others could wait for what the group holds
     group = placement_group([{"CPU": 1}] * rng.randint(1, 2), strategy=rng.choice(["PACK", "SPREAD"]))
-    yield
     strategy = PlacementGroupSchedulingStrategy(group)
     refs = [add.options(scheduling_strategy=strategy).remote(i, 1) for i in range(rng.randint(1, 4))]
-    yield
     ready, pending = actorlib.wait(refs, num_returns=len(refs), timeout=20.0)
     for ref in ready:
         try:

@@ -25,7 +25,6 @@ themselves, sessions go on where they were, and the revoked one meets the handle
 
 from __future__ import annotations
 
-import enum
 import fcntl
 import ipaddress
 import itertools
@@ -201,9 +200,7 @@ class KeyStore:
         >>> store.revoke("gpu-7")
     """
 
-    def __init__(
-        self, directory: str | os.PathLike[str], on_revoked: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, directory: str | os.PathLike[str], on_revoked: Callable[[str], None] | None = None) -> None:
         self.directory = Path(directory)
         self.on_revoked = on_revoked
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -230,7 +227,8 @@ class KeyStore:
             raise AccessError(f"{name!r} can't name a key: letters, digits and . _ - only, 64 at most, not 'head'")
         if role not in ROLES:
             raise AccessError(f"a key is for one of {', '.join(ROLES)}, not for {role!r}")
-        with self._changing():
+        with self._alone():
+            self.refresh()
             if name in self._keys:
                 raise AccessError(f"there was a key named {name!r} already; choose a name that was never used")
             if len(self._keys) >= limits.access_keys_max:
@@ -242,10 +240,10 @@ class KeyStore:
             self._save({**self._keys, name: Key(name, role, pair.public.decode(), time.time(), 0.0)})
             return file
 
-    def list(self) -> list[Key]:
+    def list(self) -> tuple[Key, ...]:
         """All keys there ever were, in the order made."""
         self.refresh()
-        return [*self._keys.values()]
+        return tuple(self._keys.values())
 
     def revoke(self, name: str) -> None:
         """Refuse that key from now on. On disk when this returns; doing it twice is doing it once.
@@ -253,7 +251,8 @@ class KeyStore:
         Raises:
             AccessError: There is no key of that name.
         """
-        with self._changing():
+        with self._alone():
+            self.refresh()
             key = self._keys.get(name)
             if key is None:
                 raise AccessError(f"there is no key named {name!r}")
@@ -272,12 +271,12 @@ class KeyStore:
         self.refresh()
         return self._allowed.get(public)
 
-    def refresh(self) -> list[str]:
+    def refresh(self) -> tuple[str, ...]:
         """Look whether the register has changed; the names revoked since the last look."""
         with self._lock:
             before = {identity.name for identity in self._allowed.values()}
             self._read()
-            revoked = sorted(before - {identity.name for identity in self._allowed.values()})
+            revoked = tuple(sorted(before - {identity.name for identity in self._allowed.values()}))
         if self.on_revoked is not None:
             for name in revoked:
                 self.on_revoked(name)
@@ -286,24 +285,22 @@ class KeyStore:
     def _read(self) -> None:
         try:
             status = self._register.stat()
-            signature: tuple[int, ...] = (status.st_ino, status.st_mtime_ns, status.st_size)
         except FileNotFoundError:
-            signature = (0,)
+            if self._signature:
+                raise AccessError(f"{self._register} has gone; nobody new is admitted until it is back") from None
+            self._allowed = {self._cluster.public: Identity(HEAD, HEAD)}
+            return
+        signature = (status.st_ino, status.st_mtime_ns, status.st_size)
         if signature == self._signature:
             return
-        keys: dict[str, Key] = {}
-        if signature != (0,):
-            value = _load_private(self._register, limits.key_register_bytes_max)
-            if value.get("version") != REGISTER_VERSION:
-                raise AccessError(f"{self._register} is of version {value.get('version')}; this is {REGISTER_VERSION}")
-            try:
-                keys = {entry[0]: Key(*entry) for entry in value["keys"]}
-                allowed = {_public(key.public): Identity(key.name, key.role) for key in keys.values()}
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise AccessError(f"{self._register} is damaged ({error!r}); nobody new is admitted") from None
-        allowed = {
-            _public(key.public): Identity(key.name, key.role) for key in keys.values() if not key.revoked_at
-        }
+        value = _load_private(self._register, limits.key_register_bytes_max)
+        if value.get("version") != REGISTER_VERSION:
+            raise AccessError(f"{self._register} is of version {value.get('version')}; this is {REGISTER_VERSION}")
+        try:
+            keys = {entry[0]: Key(*entry) for entry in value["keys"]}
+            allowed = {_public(k.public): Identity(k.name, k.role) for k in keys.values() if not k.revoked_at}
+        except (LookupError, TypeError, ValueError) as error:
+            raise AccessError(f"{self._register} is damaged ({error!r}); nobody new is admitted") from None
         self._keys = keys
         self._allowed = {self._cluster.public: Identity(HEAD, HEAD), **allowed}
         self._signature = signature
@@ -312,26 +309,365 @@ class KeyStore:
         _save_private(self._register, {"version": REGISTER_VERSION, "keys": [*keys.values()]})
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Alone among threads and processes, knowing the register as it is."""
+    def _alone(self) -> Iterator[None]:
+        """Alone among threads and processes."""
         fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            self.refresh()
             yield
         finally:
             os.close(fd)
 
     def _load_cluster_key(self) -> KeyPair:
         path = self.directory / "cluster.key"
-        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with self._alone():
             if not path.exists():
                 pair = new_key_pair()
                 _save_private(path, {"public": pair.public.decode(), "secret": pair.secret.decode()})
+        try:
             return _key_pair(_load_private(path, limits.key_file_bytes_max))
-        except (KeyError, TypeError, ValueError) as error:
-            raise AccessError(f"{path} is damaged ({error!r}); restore it: every key file names its public half") from None
+        except (LookupError, TypeError, ValueError) as error:
+            raise AccessError(f"{path} is damaged ({error!r}); put it back from a copy") from None
+
+
+# -- asking about connections ------------------------------------------------------------------------------------------
+def zap_reply(frames: list[bytes], identify: Callable[[bytes], Identity | None], domain: bytes = DOMAIN) -> list[bytes]:
+    """The answer to one ZAP request, whatever it looks like: 200 for a known CURVE key in our domain, 400 otherwise.
+
+    300 ("later") when ``identify`` itself fails: unlike 400, it lets the client's libzmq try again.
+    """
+    request_id = frames[1] if len(frames) > 1 and len(frames[1]) <= 255 else b""
+
+    def answer(code: bytes, text: str, identity: Identity | None = None) -> list[bytes]:
+        name, properties = b"", b""
+        if identity is not None:
+            name, role = identity.name.encode(), identity.role.encode()
+            properties = bytes([len(ROLE_PROPERTY)]) + ROLE_PROPERTY.encode() + struct.pack(">I", len(role)) + role
+        return [ZAP_VERSION, request_id, code, text.encode(), name, properties]
+
+    if len(frames) < 6 or frames[0] != ZAP_VERSION:
+        return answer(b"400", "malformed request")
+    if frames[2] != domain:
+        return answer(b"400", "wrong domain")
+    if frames[5] != b"CURVE":
+        return answer(b"400", "only CURVE is admitted")
+    if len(frames) != 7 or len(frames[6]) != KEY_BYTES:
+        return answer(b"400", "malformed key")
+    try:
+        identity = identify(z85.encode(frames[6]))
+    except Exception as error:
+        print(f"actorlib: can't tell whether to admit a key: {error!r}", file=sys.stderr, flush=True)
+        return answer(b"300", "can't tell now")
+    return answer(b"200", "OK", identity) if identity is not None else answer(b"400", "unknown or revoked key")
+
+
+class Handshakes:
+    """Counts the connections that have proved nothing yet. Pure; one for each listener.
+
+    libzmq tells which connection was accepted and which has ended, but only *that* one has proved its key, not which.
+    Every unproved one is younger than ``limits.handshake_timeout_s``, so among the young ones still open there are as
+    many unproved as there are fewer proofs.
+    """
+
+    def __init__(self) -> None:
+        self._young: dict[int, float] = {}  # by file descriptor: when it was accepted
+        self._proved: deque[float] = deque()
+
+    def accepted(self, now: float, fd: int) -> bool:
+        """False if that is one too many."""
+        self._age(now)
+        self._young.pop(fd, None)
+        self._young[fd] = now
+        return len(self._young) - len(self._proved) <= limits.handshakes_max
+
+    def proved(self, now: float) -> None:
+        self._proved.append(now)
+
+    def ended(self, fd: int) -> None:
+        self._young.pop(fd, None)
+
+    def _age(self, now: float) -> None:
+        oldest = now - limits.handshake_timeout_s
+        while self._proved and self._proved[0] < oldest:
+            self._proved.popleft()
+        while self._young and next(iter(self._young.values())) < oldest:
+            del self._young[next(iter(self._young))]
+
+
+class _Guard:
+    """The events of one listener, for ``Handshakes``.
+
+    libzmq's I/O thread blocks, and with it all of the process's sockets, when nobody takes the events (measured: with
+    the reading socket closed, or full). So the reading socket has no high-water mark, and it is closed only after the
+    events were switched off.
+    """
+
+    EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], listener: zmq.Socket[bytes]) -> None:
+        endpoint = f"inproc://actorlib-guard-{next(_guard_numbers)}"
+        self.listener = listener
+        self.handshakes = Handshakes()
+        listener.monitor(endpoint, self.EVENTS)
+        self.events = context.socket(zmq.PAIR)
+        self.events.setsockopt(zmq.RCVHWM, 0)
+        self.events.setsockopt(zmq.LINGER, 0)
+        self.events.connect(endpoint)
+
+    def on_event(self, frames: list[bytes]) -> None:
+        event, value = MONITOR_EVENT.unpack(frames[0])
+        if event == zmq.EVENT_ACCEPTED:
+            if not self.handshakes.accepted(time.monotonic(), value):
+                _shut_down(value, port_of(frames[1].decode()), None)
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.handshakes.proved(time.monotonic())
+        elif event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
+            self.handshakes.ended(value)
+
+
+class ZapHandler:
+    """Answers, on a thread of its own, whether to admit a key; one for each ZeroMQ context, before its sockets bind.
+
+    Args:
+        context: Whose sockets it answers for.
+        is_allowed: From a public key (Z85) to whose it is, or None. Called on the handler's thread.
+
+    Example:
+        >>> handler = ZapHandler(context, store.identify)
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        is_allowed: Callable[[bytes], Identity | None],
+        domain: bytes = DOMAIN,
+    ) -> None:
+        self._context = context
+        self._is_allowed = is_allowed
+        self._domain = domain
+        self._guards: list[_Guard] = []
+        self._addresses: dict[str, set[str]] = {}
+        self._lock = threading.RLock()
+        self._closing = False
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._socket = context.socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(ZAP_ENDPOINT)
+        self._thread = threading.Thread(target=self._run, name="actorlib-zap", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def guard(self, listener: zmq.Socket[bytes]) -> None:
+        """Bound the connections to ``listener`` that have proved nothing. Before it binds, on its own thread."""
+        with self._lock:
+            self._guards.append(_Guard(self._context, listener))
+        os.eventfd_write(self._wake_fd, 1)
+
+    def unguard(self) -> None:
+        """Before the listeners are closed, on their own thread."""
+        for guard in self._guards:
+            guard.listener.monitor(None, 0)  # switched off
+
+    def addresses(self, name: str) -> set[str] | None:
+        """Where that key was admitted from; None when there were too many places to remember."""
+        with self._lock:
+            known = set(self._addresses.get(name, ()))
+        return known if len(known) <= limits.access_addresses_max else None
+
+    def close(self) -> None:
+        self._closing = True
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        for guard in self._guards:
+            guard.events.close()
+        self._guards.clear()
+        os.close(self._wake_fd)
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._round()
+        except zmq.ContextTerminated:
+            return
+        except Exception:
+            print(f"actorlib: nobody new is admitted over TCP:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         finally:
-            os.close(fd)
+            self._socket.close()
+
+    def _round(self) -> None:
+        with self._lock:
+            guards = {guard.events: guard for guard in self._guards}
+        poller = zmq.Poller()
+        for source in (self._wake_fd, self._socket, *guards):
+            poller.register(source, zmq.POLLIN)
+        for source, _ in poller.poll():
+            if source is self._socket:
+                self._answer()
+            elif source in guards:
+                guards[source].on_event(source.recv_multipart())
+            else:
+                os.eventfd_read(self._wake_fd)
+
+    def _answer(self) -> None:
+        frames = self._socket.recv_multipart()
+        with self._lock:  # so that a revocation finds the address of whoever was admitted just before it
+            reply = zap_reply(frames, self._is_allowed, self._domain)
+            if reply[2] == b"200":
+                seen = self._addresses.setdefault(reply[4].decode(), set())
+                if len(seen) <= limits.access_addresses_max:
+                    seen.add(frames[3].decode(errors="replace"))
+        self._socket.send_multipart(reply)
+
+
+# -- ending connections ------------------------------------------------------------------------------------------------
+def port_of(endpoint: str) -> int:
+    """The port of a ``tcp://host:port``."""
+    return int(endpoint.rsplit(":", 1)[1])
+
+
+def _plain_address(text: str) -> str:
+    """One way to write each address: a v4 peer of a v6 listener is the v4 peer."""
+    try:
+        address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return text
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _shut_down(fd: int, port: int, addresses: set[str] | None) -> bool:
+    """Shut the connection ``fd`` down if it was accepted at ``port``, from one of ``addresses`` (None: from anywhere).
+
+    libzmq may close ``fd`` at any moment and something else may get its number, so it is a duplicate that is looked at
+    and shut down.
+    """
+    try:
+        connection = sockets.socket(fileno=os.dup(fd))
+    except OSError:
+        return False
+    with connection:
+        try:
+            if connection.family not in (sockets.AF_INET, sockets.AF_INET6) or connection.getsockname()[1] != port:
+                return False
+            peer = _plain_address(connection.getpeername()[0])
+            if addresses is not None and peer not in addresses:
+                return False
+            connection.shutdown(sockets.SHUT_RDWR)
+            return True
+        except OSError:
+            return False  # the listener itself, or a connection that has ended
+
+
+def end_connections(port: int, addresses: set[str] | None) -> int:
+    """Shut down what this process has accepted at a TCP port, see ``_shut_down``. How many there were."""
+    wanted = None if addresses is None else {_plain_address(address) for address in addresses}
+    return sum(_shut_down(int(fd), port, wanted) for fd in os.listdir("/proc/self/fd"))
+
+
+# -- for Sockets -------------------------------------------------------------------------------------------------------
+class Access:
+    """What ``Sockets`` needs to be on TCP: our keys, whom to admit, and the server key of each peer that we dial.
+
+    Args:
+        keys: Our own pair: what we prove as a client, and what our clients expect of us as a server.
+        is_allowed: Whom to admit (``KeyStore.identify`` on the head). Called on the ZAP handler's thread.
+        server_key_of: From an endpoint that we dial to the public key its owner must prove; None: not known.
+
+    One for each ``Sockets``. ``drop(name)`` ends the connections of a revoked key.
+    """
+
+    def __init__(
+        self,
+        keys: KeyPair,
+        is_allowed: Callable[[bytes], Identity | None],
+        server_key_of: Callable[[str], bytes | None],
+    ) -> None:
+        self._keys = keys
+        self._is_allowed = is_allowed
+        self._server_key_of = server_key_of
+        self._ports: list[int] = []
+        self.handler: ZapHandler | None = None
+
+    # -- securing one socket -------------------------------------------------------------------------------------------
+    def secure_server(self, socket: zmq.Socket[bytes]) -> None:
+        """What ``socket`` binds from now on admits CURVE keys that the handler knows, and nothing else."""
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        _bound_frames(socket)
+
+    def secure_client(self, socket: zmq.Socket[bytes], server_public_key: bytes) -> None:
+        """What ``socket`` connects to from now on has to prove that key; we prove ours."""
+        socket.setsockopt(zmq.CURVE_SERVER, 0)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, server_public_key)
+        _bound_frames(socket)
+
+    def plain_client(self, socket: zmq.Socket[bytes]) -> None:
+        """What ``socket`` connects to from now on is local."""
+        socket.setsockopt(zmq.CURVE_SERVER, 0)  # back to the mechanism NULL, also after secure_client
+        socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes_max)
+
+    # -- securing all of a process's -----------------------------------------------------------------------------------
+    def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Before the first socket binds."""
+        self.handler = ZapHandler(context, self._is_allowed)
+
+    def bind(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        """Bind over TCP. (A local endpoint is bound without us; on the same socket, before: the domain stays set.)"""
+        self.secure_server(socket)
+        if self.handler is not None:
+            self.handler.guard(socket)
+        socket.bind(endpoint)
+        self._ports.append(port_of(socket.getsockopt_string(zmq.LAST_ENDPOINT)))
+
+    def prepare_connect(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        """Make ``socket`` ready to connect to ``endpoint``.
+
+        Raises:
+            AccessError: It is on TCP, and nobody has told which key its owner has.
+        """
+        if not endpoint.startswith("tcp://"):
+            self.plain_client(socket)
+            return
+        server = self._server_key_of(endpoint)
+        if server is None:
+            raise AccessError(f"the key of {endpoint} is not known, so it can't be told from an impostor")
+        self.secure_client(socket, server)
+
+    def drop(self, name: str) -> int:
+        """End the connections that may be that key's, after it was revoked: for ``on_revoked``. Any thread.
+
+        Others from the same address are ended too; they come back by themselves. How many there were.
+        """
+        addresses = self.handler.addresses(name) if self.handler is not None else None
+        return sum(end_connections(port, addresses) for port in self._ports)
+
+    def release(self) -> None:
+        """Before the sockets are closed, on their own thread."""
+        if self.handler is not None:
+            self.handler.unguard()
+
+    def close(self) -> None:
+        """After the sockets were closed, before their context ends."""
+        if self.handler is not None:
+            self.handler.close()
+            self.handler = None
+
+
+def _bound_frames(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.HANDSHAKE_IVL, int(limits.handshake_timeout_s * 1000))
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.tcp_frame_bytes_max)
+
+
+def sender_of(frame: zmq.Frame) -> Identity | None:
+    """Who has proved a key on the connection that ``frame`` came by; None: a local one. (Receive with copy=False.)"""
+    try:
+        return Identity(str(frame.get("User-Id")), str(frame.get(ROLE_PROPERTY)))
+    except zmq.ZMQError:
+        return None

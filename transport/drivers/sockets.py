@@ -9,6 +9,7 @@ from pathlib import Path
 import zmq
 
 from actorlib.transport import limits
+from actorlib.transport.drivers.access import Access
 from actorlib.transport.ids import ProcessId
 
 CLOSE_LINGER_MS = 200
@@ -18,11 +19,15 @@ class Sockets:
     """The two sockets of a process: the inbox, which binds, and the outbox, which connects to every peer.
 
     Two, because a ROUTER that both binds and connects under mutual ids loses messages in silence when both sides dial.
+    With ``access``, whatever of it is on TCP is CURVE; local sockets are as they are without.
     """
 
-    def __init__(self, process_id: ProcessId, endpoint: str) -> None:
+    def __init__(self, process_id: ProcessId, endpoint: str, access: Access | None = None) -> None:
         self.context = zmq.Context(io_threads=1)
         self.context.set(zmq.MAX_SOCKETS, 64)
+        self._access = access
+        if access is not None:
+            access.open(self.context)
         self.inbox = self._router(process_id)
         # A peer that comes back takes its name over, also from a connection that we don't know to be broken yet.
         self.inbox.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -47,7 +52,10 @@ class Sockets:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.inbox.bind(endpoint)
             return endpoint
-        self.inbox.bind(endpoint)
+        if self._access is not None and endpoint.startswith("tcp://"):
+            self._access.bind(self.inbox, endpoint)
+        else:
+            self.inbox.bind(endpoint)
         return self.inbox.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def connect(self, name: bytes, endpoint: str) -> None:
@@ -55,7 +63,12 @@ class Sockets:
 
         A name is used once: libzmq aborts the process when a name is given to a second connection, and the first goes
         on for a moment after it was disconnected.
+
+        Raises:
+            AccessError: The endpoint is on TCP, and ``access`` does not know its owner's key.
         """
+        if self._access is not None:
+            self._access.prepare_connect(self.outbox, endpoint)
         self.outbox.setsockopt(zmq.CONNECT_ROUTING_ID, name)
         self.outbox.connect(endpoint)
 
@@ -67,8 +80,12 @@ class Sockets:
                 raise
 
     def close(self, linger_ms: int = CLOSE_LINGER_MS) -> None:
+        if self._access is not None:
+            self._access.release()
         self.inbox.close(linger=linger_ms)
         self.outbox.close(linger=linger_ms)
+        if self._access is not None:
+            self._access.close()
         self.context.term()
         if self.endpoint.startswith("ipc://"):
             path = self.endpoint[len("ipc://") :]
