@@ -179,7 +179,11 @@ class ActorClients:
     def refused(self, client: ActorClient, message: messages.ActorCallsRefused) -> None:
         """It is ending, or another incarnation than we thought: nothing of these ran; wait for what the GCS says."""
         tasks = [task for task_id in message.task_ids if (task := client.in_flight.pop(task_id, None)) is not None]
-        self._requeue(client, tasks)
+        for task in tasks:
+            if task.cancelled:
+                text = f"{task.name()} was cancelled before it started"
+                self._completion.fail_with(task, "TaskCancelledError", text)
+        self._requeue(client, [task for task in tasks if not task.cancelled])
         if client.state == "ALIVE":
             client.state = "RESTARTING"
             client.reason = message.reason

@@ -476,7 +476,8 @@ class Submitter:
         """The worker gives back calls that it has not started. It is blocked, or we asked for them."""
         tasks = [task for task in (lease.in_flight.pop(task_id, None) for task_id in task_ids) if task is not None]
         for task in reversed(tasks):
-            if task.cancelled:
+            if task.cancelled:  # the word to cancel it crosses its return
+                self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} was cancelled before it started")
                 continue
             task.where = None
             task.state = TaskState.WAITING

@@ -422,3 +422,18 @@ def test_counts_return_to_zero(house):
     for task in (first, second):
         house.table.release(house.result_of(task))
     assert house.table.living() == {}
+
+
+def test_a_call_that_is_cancelled_while_it_is_given_back_is_told_so(house):
+    warm = house.submit()
+    house.pump()
+    worker = house.grant()
+    house.finish(worker, warm, us=100)
+    tasks = [house.submit() for _ in range(4)]
+    house.pump()
+    house.submitter.cancel(tasks[3], False, False)
+    lease = house.submitter.lease_of(worker.peer.process_id)
+    house.submitter.returned(lease, tuple(ids(*tasks[2:])))
+    house.pump()
+    assert house.value(tasks[3])[1] == b"TaskCancelledError"
+    assert house.value(tasks[2]) is None

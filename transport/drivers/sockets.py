@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
 from actorlib.transport import limits
-from actorlib.transport.drivers.access import Access
 from actorlib.transport.ids import ProcessId
+
+if TYPE_CHECKING:  # only who is on TCP pays for importing it
+    from actorlib.transport.drivers.access import Access
 
 CLOSE_LINGER_MS = 200
 
@@ -32,7 +35,12 @@ class Sockets:
         # A peer that comes back takes its name over, also from a connection that we don't know to be broken yet.
         self.inbox.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self.outbox = self._router(process_id)
-        self.endpoint = self._bind(endpoint)
+        self.endpoint = ""
+        try:
+            self.endpoint = self._bind(endpoint)
+        finally:
+            if access is not None and not self.endpoint:
+                self.close(linger_ms=0)
 
     def _router(self, process_id: ProcessId) -> zmq.Socket[bytes]:
         socket = self.context.socket(zmq.ROUTER)
