@@ -462,7 +462,14 @@ class NodeService:
         return self.ids.lease_id()
 
     def _on_lease_request(self, link: Link, message: messages.LeaseRequest) -> None:
-        self.leases.request(self._now(), link.peer.process_id, message, link.send)
+        holder = link.peer
+        if holder.node_id != self.loop.address.node_id and holder.process_id not in self._watched:
+            # What it holds here must come back when it dies there.
+            self._watched[holder.process_id] = holder
+            other = self.node_address(holder.node_id)
+            if other is not None:
+                self.loop.link(other).send(messages.Watch(holder))
+        self.leases.request(self._now(), holder.process_id, message, link.send)
         if self.leases.has_waiting() and not self._telling:
             self._telling = True
             self.loop.call_later(limits.lease_wait_told_after_s, self._tell)
