@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-peers docs clean
+.PHONY: demo test lint sim bench bench-peers docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p actorlib
+
+# Simulated clusters under faults, new seeds for SECONDS.
+SECONDS ?= 180
+sim: $(STAMP)
+	$(BIN)/python tests/sim/swarm.py --seconds $(SECONDS)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
