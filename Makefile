@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test lint sim bench bench-peers docs clean
+.PHONY: demo test lint sim sim-planted bench bench-peers docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ lint: $(STAMP)
 SECONDS ?= 180
 sim: $(STAMP)
 	$(BIN)/python tests/sim/swarm.py --seconds $(SECONDS)
+
+# Faults planted in the protocols, one at a time: how soon the swarm finds each.
+sim-planted: $(STAMP)
+	$(BIN)/python tests/sim/planted.py
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py

@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from actorlib import engine as _engine
 from actorlib import mapping, options
@@ -15,6 +15,7 @@ from actorlib.object_ref import ObjectRef
 from actorlib.signature import Arity, arity_of, check_call
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
 R = TypeVar("R")
 OPTIONS_ATTRIBUTE = "__actorlib_method_options__"
@@ -83,7 +84,16 @@ def methods_from_wire(rows: tuple[Any, ...]) -> dict[str, MethodInfo]:
     return methods
 
 
-class ActorClass(Generic[T]):
+class AnyClass(Protocol[P, T_co]):
+    """How type checkers tell a class from a function: both can be called, only classes have an ``__mro__``."""
+
+    @property
+    def __mro__(self) -> tuple[type, ...]: ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+
+
+class ActorClass(Generic[P, T]):
     """A class whose instances are actors: ``Counter.remote()`` gives a handle at once."""
 
     def __init__(self, cls: type[T], given: dict[str, Any]) -> None:
@@ -101,6 +111,15 @@ class ActorClass(Generic[T]):
             f"{self.cls.__name__}.cls(...) for a plain instance here"
         )
 
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ActorHandle[T]: ...
+
+    @overload
+    def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorHandle[T]: ...
+
+    @overload
+    def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorHandle[T]: ...
+
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """Create an actor. Raises TypeError if the arguments don't fit the constructor."""
         return self._create(self._options, args, kwargs)
@@ -109,7 +128,7 @@ class ActorClass(Generic[T]):
         check_call(self._arity, self.cls.__name__, args, kwargs)
         return _engine.current().create_actor(self._record, self._methods, args, kwargs, with_options)
 
-    def options(self, **given: Any) -> ConfiguredActor[T]:
+    def options(self, **given: Any) -> ConfiguredActor[P, T]:
         """The same class with other options, for the actors made through what this gives."""
         return ConfiguredActor(self, options.actor_options({**self._given, **given}, self.cls))
 
@@ -126,14 +145,23 @@ class ActorClass(Generic[T]):
         self.__init__(state["cls"], state["given"])  # type: ignore[misc]
 
 
-class ConfiguredActor(Generic[T]):
+class ConfiguredActor(Generic[P, T]):
     """An actor class with options of its own."""
 
     __slots__ = ("_base", "_options")
 
-    def __init__(self, base: ActorClass[T], with_options: Any) -> None:
+    def __init__(self, base: ActorClass[P, T], with_options: Any) -> None:
         self._base = base
         self._options = with_options
+
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ActorHandle[T]: ...
+
+    @overload
+    def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorHandle[T]: ...
+
+    @overload
+    def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ActorHandle[T]: ...
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         return self._base._create(self._options, args, kwargs)

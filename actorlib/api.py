@@ -6,12 +6,12 @@ import atexit
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from actorlib import engine as _engine
 from actorlib import options as _options
-from actorlib.actor import ActorClass, ActorHandle
+from actorlib.actor import ActorClass, ActorHandle, AnyClass
 from actorlib.object_ref import ObjectRef, ObjectRefGenerator, close_settler
 from actorlib.remote_function import RemoteFunction
 
@@ -132,8 +132,25 @@ atexit.register(shutdown)
 
 
 # -- remote ------------------------------------------------------------------------------------------------------------
+class RemoteDecorator(Protocol):
+    """What ``remote(num_cpus=2)`` gives, as type checkers see it."""
+
+    @overload
+    def __call__(self, function: AnyClass[P, T], /) -> ActorClass[P, T]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+
+
 @overload
-def remote(function: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+def remote(function: AnyClass[P, T], /) -> ActorClass[P, T]: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[P, R]: ...
 
 
 @overload
@@ -141,7 +158,11 @@ def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
 
 
 @overload
-def remote(**given: Any) -> Callable[[Any], Any]: ...
+def remote(*, num_returns: int | str, **given: Any) -> Callable[[Any], Any]: ...
+
+
+@overload
+def remote(**given: Any) -> RemoteDecorator: ...
 
 
 def remote(function: Any = None, /, **given: Any) -> Any:
@@ -172,7 +193,7 @@ def _make_remote(function: Any, given: dict[str, Any]) -> Any:
 
 
 # -- objects -----------------------------------------------------------------------------------------------------------
-def put(value: Any) -> ObjectRef[Any]:
+def put(value: T) -> ObjectRef[T]:
     """Store a value and give a reference to it. The value is copied; the copy never changes.
 
     Raises:

@@ -11,10 +11,10 @@ from actorlib import engine as _engine
 from actorlib.transport.ids import TASK_ID_BYTES, TaskID
 from actorlib.transport.link import Address
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class ObjectRef(Generic[T]):
+class ObjectRef(Generic[T_co]):
     """A reference to a value that is there or will be.
 
     Get the value with ``actorlib.get(ref)`` or ``await ref``; pass the reference to other tasks and actors to pass
@@ -51,9 +51,9 @@ class ObjectRef(Generic[T]):
         """The task that makes the object."""
         return TaskID(self._id[:TASK_ID_BYTES])
 
-    def future(self) -> concurrent.futures.Future[T]:
+    def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value."""
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
 
         # The loop must not run user code (unpickling, callbacks of the future): a thread of its own does.
@@ -71,16 +71,16 @@ class ObjectRef(Generic[T]):
         _engine.current().when_ready(self, ready)
         return future
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self._wait().__await__()
 
-    async def _wait(self) -> T:
+    async def _wait(self) -> T_co:
         engine = _engine.current()
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         engine.when_ready(self, lambda: _wake(loop, ready))
         await ready.wait()
-        value: T = engine.get([self], None)[0]
+        value: T_co = engine.get([self], None)[0]
         return value
 
     def __iter__(self) -> Iterator[Any]:
@@ -123,7 +123,7 @@ def close_settler() -> None:
         _executor = None
 
 
-class ObjectRefGenerator(Generic[T]):
+class ObjectRefGenerator(Generic[T_co]):
     """The references of a streaming call's items, one by one, as they are made.
 
     Iterating blocks until the next item is there; ``async for`` awaits it. An error of the call takes the place of the
@@ -135,23 +135,23 @@ class ObjectRefGenerator(Generic[T]):
         self._engine = engine
         self._state: Any = None
 
-    def __iter__(self) -> Iterator[ObjectRef[T]]:
+    def __iter__(self) -> Iterator[ObjectRef[T_co]]:
         return self
 
-    def __next__(self) -> ObjectRef[T]:
+    def __next__(self) -> ObjectRef[T_co]:
         return self.next_ready(None)
 
-    def next_ready(self, timeout: float | None = None) -> ObjectRef[T]:
+    def next_ready(self, timeout: float | None = None) -> ObjectRef[T_co]:
         """The next reference; raises GetTimeoutError after ``timeout`` seconds, StopIteration at the end."""
         ref = self._engine.next_item(self, timeout)
         if ref is None:
             raise StopIteration
         return ref  # type: ignore[no-any-return]
 
-    def __aiter__(self) -> AsyncIterator[ObjectRef[T]]:
+    def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
         return self
 
-    async def __anext__(self) -> ObjectRef[T]:
+    async def __anext__(self) -> ObjectRef[T_co]:
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         self._engine.when_item(self, lambda: _wake(loop, ready))

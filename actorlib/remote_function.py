@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, Generic, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
+from typing import Any, Generic, Never, ParamSpec, TypeVar, overload
 
 from actorlib import engine as _engine
 from actorlib import mapping, options
 from actorlib.engine import FunctionRecord, TaskOptions
-from actorlib.object_ref import ObjectRef
+from actorlib.object_ref import ObjectRef, ObjectRefGenerator
 from actorlib.signature import arity_of, check_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Items = Iterator[Item] | AsyncIterator[Item]
 
 
 class RemoteFunction(Generic[P, R]):
@@ -39,7 +42,31 @@ class RemoteFunction(Generic[P, R]):
             f"{self._name}.function(...) to run it here"
         )
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    # For type checkers. ``Never`` takes functions that return Any, which would else count as generators. References
+    # stand for values: where one is among the first three arguments, only the result's type is known.
+    @overload
+    def remote(  # type: ignore[overload-overlap]
+        self: RemoteFunction[P, Never], *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRef[Any]: ...
+
+    @overload
+    def remote(  # type: ignore[overload-overlap]
+        self: RemoteFunction[P, Items[Item]], *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRefGenerator[Item]: ...
+
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
+
+    @overload
+    def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+
+    @overload
+    def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+
+    @overload
+    def remote(self, first: Any, second: Any, third: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+
+    def remote(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Start a task. Arguments may be ObjectRefs: the task gets their values, once they are there.
 
         Raises TypeError if the arguments don't fit the function.
@@ -48,9 +75,23 @@ class RemoteFunction(Generic[P, R]):
         if kwargs or arity is None or arity.required_names or not arity.required <= len(args) <= arity.maximum:
             check_call(arity, self._name, args, kwargs)
         engine = _engine.Slot.engine or _engine.current()
-        return engine.submit(self._record, args, kwargs, self._options)  # type: ignore[no-any-return]
+        return engine.submit(self._record, args, kwargs, self._options)
 
-    def options(self, **given: Any) -> ConfiguredFunction[P, R]:
+    @overload
+    def options(self, *, num_returns: int | str, **given: Any) -> ConfiguredFunction[P, R, Any]: ...
+
+    @overload
+    def options(self: RemoteFunction[P, Never], **given: Any) -> ConfiguredFunction[P, Any, ObjectRef[Any]]: ...
+
+    @overload
+    def options(
+        self: RemoteFunction[P, Items[Item]], **given: Any
+    ) -> ConfiguredFunction[P, Items[Item], ObjectRefGenerator[Item]]: ...
+
+    @overload
+    def options(self, **given: Any) -> ConfiguredFunction[P, R, ObjectRef[R]]: ...
+
+    def options(self: Any, **given: Any) -> Any:
         """The same function with other options, for the calls made through what this gives."""
         return ConfiguredFunction(self, options.task_options({**self._given, **given}, self.function))
 
@@ -111,7 +152,7 @@ class RemoteFunction(Generic[P, R]):
         self.__init__(state["function"], state["given"])  # type: ignore[misc]
 
 
-class ConfiguredFunction(Generic[P, R]):
+class ConfiguredFunction(Generic[P, R, Result]):
     """A remote function with options of its own."""
 
     __slots__ = ("_base", "_options")
@@ -120,7 +161,19 @@ class ConfiguredFunction(Generic[P, R]):
         self._base = base
         self._options = with_options
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> Result: ...
+
+    @overload
+    def remote(self, first: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> Result: ...
+
+    @overload
+    def remote(self, first: Any, second: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> Result: ...
+
+    @overload
+    def remote(self, first: Any, second: Any, third: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> Result: ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
         """As ``RemoteFunction.remote``; a list with num_returns above 1, None with 0, a generator if streaming."""
         check_call(self._base._arity, self._base._name, args, kwargs)
         return _engine.current().submit(self._base._record, args, kwargs, self._options)

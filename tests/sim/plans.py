@@ -18,6 +18,7 @@ WORKLOADS = (
     "named",
     "groups",
     "async_actors",
+    "borrowers",
 )
 FAULTS = ("worker_crash", "node_crash", "loss", "jitter", "partition", "slow_link", "pause")
 FAULTY_FOR_S = 20.0

@@ -260,3 +260,60 @@ def async_actors(rng: random.Random, counts: collections.Counter[str]) -> Iterat
     yield
     assert actorlib.get(refs, timeout=WAIT_S) == list(range(len(refs)))
     counts["async calls"] += len(refs)
+
+
+@actorlib.remote(max_restarts=0)
+class Keeper:
+    """Keeps references that it was given, hands them on, and reads them later."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def keep(self, refs: list[Any]) -> int:
+        self.kept.extend(refs)
+        return len(self.kept)
+
+    def hand_on(self, other: Any) -> int:
+        return int(actorlib.get(other.keep.remote(self.kept)))
+
+    def give(self) -> list[Any]:
+        return self.kept
+
+    def make(self, number: int) -> list[Any]:
+        return [actorlib.put(np.full(20_000, float(number)))]
+
+    def read(self) -> list[float]:
+        return [float(value[0]) for value in actorlib.get(self.kept)]
+
+    def drop(self) -> None:
+        self.kept.clear()
+
+
+def borrowers(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """References that wander between actors stay readable for as long as anybody holds one."""
+    first, second = Keeper.remote(), Keeper.remote()
+    numbers = [rng.randint(0, 9) for _ in range(rng.randint(1, 3))]
+    refs = [make_array.remote(number, rng.choice([10, 30_000])) for number in numbers]
+    if rng.random() < 0.5:
+        refs.append(actorlib.put(np.full(30_000, 5.0)))
+        numbers.append(5)
+    try:
+        made = actorlib.get(first.make.remote(7), timeout=WAIT_S)
+        yield
+        kept = first.keep.remote([*refs, *made])
+        del refs, made
+        yield
+        actorlib.get(kept, timeout=WAIT_S)
+        assert actorlib.get(first.hand_on.remote(second), timeout=WAIT_S) == len(numbers) + 1
+        yield
+        actorlib.get(first.drop.remote(), timeout=WAIT_S)
+        expected = [float(number) for number in [*numbers, 7]]
+        yield
+        assert actorlib.get(second.read.remote(), timeout=WAIT_S) == expected
+        back = actorlib.get(second.give.remote(), timeout=WAIT_S)
+        del second
+        yield
+        assert [float(value[0]) for value in actorlib.get(back, timeout=WAIT_S)] == expected
+        counts["references that wandered"] += len(expected)
+    except (*ACTOR_LOST, *OBJECT_LOST):
+        counts["wanderings broken"] += 1
