@@ -39,7 +39,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_VERSION = b"1.0"
 ROLES = ("node", "driver")
 HEAD = "head"
+SHORT_BYTES_MAX = 255  # of a "short string" of ZAP's
 KEY_BYTES = 32
 REGISTER_VERSION = 1
 GOES_IN_NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -172,8 +173,8 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _public(text: str) -> bytes:
-    key = text.encode("ascii")
+def _public(text: object) -> bytes:
+    key = str(text).encode("ascii")
     if len(key) != 40 or len(z85.decode(key)) != KEY_BYTES:
         raise ValueError("not a CURVE key")
     return key
@@ -336,7 +337,7 @@ def zap_reply(frames: list[bytes], identify: Callable[[bytes], Identity | None],
 
     300 ("later") when ``identify`` itself fails: unlike 400, it lets the client's libzmq try again.
     """
-    request_id = frames[1] if len(frames) > 1 and len(frames[1]) <= 255 else b""
+    request_id = frames[1] if len(frames) > 1 and len(frames[1]) <= SHORT_BYTES_MAX else b""
 
     def answer(code: bytes, text: str, identity: Identity | None = None) -> list[bytes]:
         name, properties = b"", b""
@@ -345,7 +346,7 @@ def zap_reply(frames: list[bytes], identify: Callable[[bytes], Identity | None],
             properties = bytes([len(ROLE_PROPERTY)]) + ROLE_PROPERTY.encode() + struct.pack(">I", len(role)) + role
         return [ZAP_VERSION, request_id, code, text.encode(), name, properties]
 
-    if len(frames) < 6 or frames[0] != ZAP_VERSION:
+    if len(frames) < 6 or frames[0] != ZAP_VERSION or len(frames[1]) > SHORT_BYTES_MAX:
         return answer(b"400", "malformed request")
     if frames[2] != domain:
         return answer(b"400", "wrong domain")
@@ -449,10 +450,14 @@ class ZapHandler:
         self._addresses: dict[str, set[str]] = {}
         self._lock = threading.RLock()
         self._closing = False
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._socket = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(ZAP_ENDPOINT)
+        try:
+            self._socket.bind(ZAP_ENDPOINT)
+        except zmq.ZMQError:
+            self._socket.close()
+            raise
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="actorlib-zap", daemon=True)
         self._thread.start()
 
@@ -494,6 +499,8 @@ class ZapHandler:
         except Exception:
             print(f"actorlib: nobody new is admitted over TCP:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         finally:
+            with suppress(zmq.ZMQError):
+                self._socket.unbind(ZAP_ENDPOINT)  # now, rather than whenever the closed socket is taken apart
             self._socket.close()
 
     def _round(self) -> None:
@@ -544,8 +551,13 @@ def _shut_down(fd: int, port: int, addresses: set[str] | None) -> bool:
     and shut down.
     """
     try:
-        connection = sockets.socket(fileno=os.dup(fd))
+        duplicate = os.dup(fd)
     except OSError:
+        return False
+    try:
+        connection = sockets.socket(fileno=duplicate)
+    except OSError:  # no socket at all
+        os.close(duplicate)
         return False
     with connection:
         try:
