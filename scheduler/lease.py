@@ -14,7 +14,8 @@ wait is *brief*: recalled from the start, good for what its holder sends at once
 A request is told why it waits once it has waited for ``limits.lease_wait_told_after_s``: most never need to know.
 
 A worker that is blocked lends its CPU. A request that no node could ever satisfy is reported after
-``limits.infeasible_after_s``, since nodes may be about to join; one that another node can serve now is passed on (spillback).
+``limits.infeasible_after_s``, since nodes may be about to join; one that another node can serve now is passed on
+(spillback).
 """
 
 from __future__ import annotations

@@ -142,8 +142,7 @@ class FailureDetector:
         if epoch < known.epoch:
             return Verdict.FENCED
         if epoch > known.epoch:
-            self._fence(peer, known.epoch)
-            return self._admit(now, peer, epoch, Verdict.REPLACED)
+            return self._admit(now, peer, epoch, Verdict.REPLACED)  # whose epoch is fence enough for the older ones
         known.graces = 0
         if known.state is PeerState.SUSPECTED:
             known.move(now, PeerState.ALIVE, "heard again")
