@@ -11,7 +11,7 @@ import gc
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import greenlet
@@ -28,6 +28,7 @@ from actorlib.scheduler.resources import to_units
 from actorlib.scheduler.worker_pool import Worker as PooledWorker
 from actorlib.store.drivers.service import StoreService
 from actorlib.testing.clocks import virtual_time
+from actorlib.testing.faults import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryFiles, MemoryJournal, MemoryStoreClient, NoRoom
 from actorlib.transport import messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ProcessId, new_process_id
@@ -436,13 +437,20 @@ def collection_by_hand() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def simulate(seed: int = 0, nodes: int = 1, num_cpus: float = 2, check: bool = True) -> Iterator[Simulation]:
+def simulate(
+    seed: int = 0,
+    nodes: int = 1,
+    num_cpus: float = 2,
+    faults: Iterable[Fault | Deviation] = (),
+    check: bool = True,
+) -> Iterator[Simulation]:
     """Run the block in a simulated cluster. The same seed gives the same run.
 
     Args:
         seed: decides everything that the world decides.
         nodes: machines; the first one has the driver and the GCS.
         num_cpus: of each machine.
+        faults: what goes wrong, and when (see ``actorlib.testing.faults``).
         check: whether the oracles look at the end, once what the block used has been let go.
 
     Raises:
@@ -459,6 +467,7 @@ def simulate(seed: int = 0, nodes: int = 1, num_cpus: float = 2, check: bool = T
         _engine.Slot.engine, _engine.Slot.closed = simulation.driver, False
         try:
             simulation.driver.join()
+            schedule(simulation, faults)
             yield simulation
             simulation.check()
             if check:

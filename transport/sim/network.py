@@ -32,6 +32,7 @@ class Network:
         self.loops: dict[ProcessId, SimLoop] = {}
         self.cut: set[tuple[NodeId, NodeId]] = set()  # nothing passes from the first to the second
         self.slow: dict[tuple[NodeId, NodeId], float] = {}  # extra seconds
+        self.deviations: dict[int, float] = {}  # extra seconds for the batch that is sent as that number
         self.sent = self.lost = self.repeated = 0
         self._names: dict[tuple[ProcessId, ProcessId], bytes] = {}
 
@@ -54,12 +55,13 @@ class Network:
         if pair in self.cut or (not local and rng.random() < weather.loss):
             self.lost += 1
             return
+        extra = self.slow.get(pair, 0.0) + self.deviations.get(self.sent, 0.0)
         copies = 1
         if not local and rng.random() < weather.duplication:
             copies, self.repeated = 2, self.repeated + 1
         batch = [bytes(frame) for frame in frames]
         for _ in range(copies):
-            delay = weather.latency_s + rng.expovariate(1.0) * weather.jitter_s + self.slow.get(pair, 0.0)
+            delay = weather.latency_s + rng.expovariate(1.0) * weather.jitter_s + extra
             self._deliver(loop, peer, link.dialled, link.name, batch, delay)
 
     def _deliver(
