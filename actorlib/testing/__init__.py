@@ -1,25 +1,36 @@
 """Testing what is built on actors: clusters in one thread, decided by a seed, with faults.
 
-Needs the extra ``actorlib[testing]`` (greenlet, Hypothesis). ``ActorMachine`` is loaded when first used.
+Needs the extra ``actorlib[testing]`` (greenlet, Hypothesis). Everything is loaded when first used, since pytest loads
+this package wherever actorlib is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from actorlib.testing.faults import Deviation, Fault, faults, one_fault, schedules
-from actorlib.testing.simulation import Simulation, Stuck, simulate
-
 if TYPE_CHECKING:
+    from actorlib.testing.fault_plans import Deviation, Fault, faults, one_fault, schedules
     from actorlib.testing.machine import ActorMachine
+    from actorlib.testing.simulation import Simulation, Stuck, simulate
+
+_HOME = {
+    "ActorMachine": "machine",
+    "Deviation": "fault_plans",
+    "Fault": "fault_plans",
+    "Simulation": "simulation",
+    "Stuck": "simulation",
+    "faults": "fault_plans",
+    "one_fault": "fault_plans",
+    "schedules": "fault_plans",
+    "simulate": "simulation",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ActorMachine":
-        from actorlib.testing.machine import ActorMachine
-
-        return ActorMachine
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from actorlib.testing.faults import Fault, fire, one_fault
+from actorlib.testing.fault_plans import Fault, fire, one_fault
 from actorlib.testing.simulation import Simulation, simulate
 
 

@@ -28,7 +28,7 @@ from actorlib.scheduler.resources import to_units
 from actorlib.scheduler.worker_pool import Worker as PooledWorker
 from actorlib.store.drivers.service import StoreService
 from actorlib.testing.clocks import virtual_time
-from actorlib.testing.faults import Deviation, Fault, schedule
+from actorlib.testing.fault_plans import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryFiles, MemoryJournal, MemoryStoreClient, NoRoom
 from actorlib.transport import messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ProcessId, new_process_id
