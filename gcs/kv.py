@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from actorlib.gcs.journal import Port
+from actorlib.transport import limits
 from actorlib.transport.link import Link
-from actorlib.transport.messages import KvDelete, KvGet, KvKeys, KvPut, KvReply
+from actorlib.transport.messages import Failure, KvDelete, KvGet, KvKeys, KvPut, KvReply
 
 TABLE = "kv"
 
@@ -26,6 +27,12 @@ class KeyValues:
 
     def put(self, link: Link, message: KvPut) -> None:
         place = (message.namespace, message.key)
+        if len(self._key(*place)) > limits.kv_key_bytes_max or "\0" in message.namespace:
+            text = (
+                f"a key and its namespace have at most {limits.kv_key_bytes_max - 1} bytes, the namespace without NUL"
+            )
+            self._port.send(link, Failure(message.request_id, "ValueError", text))
+            return
         found = place in self.values
         if not found or message.overwrite:
             value = bytes(message.value)

@@ -12,7 +12,15 @@ from actorlib.gcs.journal import Port
 from actorlib.transport import limits
 from actorlib.transport.ids import NodeId
 from actorlib.transport.link import Link
-from actorlib.transport.messages import NodeRegister, NodeRegistered, NodeReport, NodesChanged, NodesList, NodeView
+from actorlib.transport.messages import (
+    NodeRegister,
+    NodeRegistered,
+    NodeReport,
+    NodesChanged,
+    NodesList,
+    NodeView,
+    ShutdownNode,
+)
 
 
 class Nodes:
@@ -29,6 +37,11 @@ class Nodes:
 
     def register(self, link: Link, message: NodeRegister) -> None:
         node_id = message.address.node_id
+        known = self.views.get(node_id)
+        if known is not None and not known.alive:
+            reason = f"it was declared lost ({known.death}); its work went elsewhere, so it has to start anew"
+            self._port.send(link, ShutdownNode(reason))
+            return
         view = NodeView(
             message.address,
             message.epoch,

@@ -54,6 +54,7 @@ object_records_max = 20_000
 dead_actors_kept_max = 1_000
 checkpoint_bytes_in_lmdb_max = 64 << 20
 lmdb_map_bytes = 64 << 30
+kv_key_bytes_max = 500  # namespace, a NUL and the key; LMDB takes 511
 
 # -- store -------------------------------------------------------------------------------------------------------------
 slab_bytes_min = 8 << 20
