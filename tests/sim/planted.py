@@ -28,6 +28,7 @@ from actorlib.gcs.nodes import Nodes
 from actorlib.gcs.placement_groups import PlacementGroups
 from actorlib.runtime.actor_client import ActorClients
 from actorlib.runtime.completion import Completion
+from actorlib.runtime.drivers.calls import Calls
 from actorlib.runtime.drivers.checkpointing import Checkpointing
 from actorlib.runtime.drivers.execution import Execution
 from actorlib.runtime.drivers.process import Process
@@ -180,7 +181,7 @@ PLANTED: dict[str, tuple[type, str, Any]] = {
     "kept arguments are not registered": (OwnerTable, "retained", gives(([], {}))),
     "receivers are not registered": (OwnerTable, "register_receiver", _answer_without_registering),
     "releases are forgotten": (OwnerTable, "release", every(7, OwnerTable.release)),
-    "one release too many": (OwnerTable, "hold", every(5, OwnerTable.hold)),
+    "holds of arguments are forgotten": (Calls, "_take_holds", every(5, Calls._take_holds)),
     "dead borrowers stay registered": (OwnerTable, "process_died", nothing),
     "values are not asked for": (OwnerTable, "want", nothing),
     "releases of borrowers are ignored": (OwnerTable, "unregister", nothing),

@@ -315,5 +315,6 @@ def borrowers(rng: random.Random, counts: collections.Counter[str]) -> Iterator[
         yield
         assert [float(value[0]) for value in actorlib.get(back, timeout=WAIT_S)] == expected
         counts["references that wandered"] += len(expected)
-    except (*ACTOR_LOST, *OBJECT_LOST):
+    except (*ACTOR_LOST, *OBJECT_LOST) as error:
+        assert not isinstance(error, exceptions.ReferenceCountingAssertionError), "freed while somebody held it"
         counts["wanderings broken"] += 1
