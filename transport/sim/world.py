@@ -152,12 +152,16 @@ class World:
         """The world is over: greenlets that are left unwind, and whoever of them would wait ends there."""
         self.is_over = True
         self._heap.clear()
-        for one in left:
+        # The collector can't look into a greenlet that is suspended: the hub has to end, or all of it would stay.
+        for one in [*left, self._hub]:
+            if one.dead or not one:
+                continue
             one.parent = greenlet.getcurrent()
             try:
                 one.throw()
             except BaseException as error:
                 self.note(f"unwinding: {type(error).__name__}")
+        self._owners.clear()
 
     def _serve(self) -> None:
         while True:
