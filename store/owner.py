@@ -128,6 +128,7 @@ class OwnerTable:
         self._port = port
         self._borrowed_from_us: dict[ProcessId, dict[ObjectId, None]] = {}
         self._borrowed_from: dict[ProcessId, dict[ObjectId, None]] = {}
+        self._registered_us: dict[ProcessId, dict[ObjectId, int]] = {}  # by whom, for values on their way to us
 
     # -- references of this process ------------------------------------------------------------------------------------
     def adopt(self, object_id: ObjectId, owner: Address) -> Entry:
@@ -277,7 +278,7 @@ class OwnerTable:
             if rare is not None and rare.owner is not None:
                 rare.registrations += 1
             elif owner.process_id == self.address.process_id:
-                self._unregister(inner, entry, self.address.process_id)
+                self._unregister_us(inner, entry)
         for inner, _ in references:  # the holds of the containing entry follow; these were only for the moment
             entry = self.entries[inner]
             entry.count -= 1
@@ -289,7 +290,7 @@ class OwnerTable:
             if entry.rare is not None and entry.rare.owner is not None:
                 entry.rare.registrations += 1
             elif owner.process_id == self.address.process_id:
-                self._unregister(inner, entry, self.address.process_id)
+                self._unregister_us(inner, entry)
             self.release(inner)
 
     def when_ready(self, object_id: ObjectId, waiter: Waiter) -> bool:
@@ -362,11 +363,19 @@ class OwnerTable:
                     self._maybe_free(inner, entry)
 
     # -- borrowers -----------------------------------------------------------------------------------------------------
-    def register(self, object_id: ObjectId, borrower: Address) -> bool:
-        """``borrower`` holds a reference to an object that we own. False if we don't know the object."""
+    def register(self, object_id: ObjectId, borrower: Address, registrar: Address | None = None) -> bool:
+        """``borrower`` holds a reference to an object that we own. False if we don't know the object.
+
+        ``registrar``: who says so for it. Where that is for us, since a value with our own reference is on its way to
+        us, and the registrar dies before it sends the value, the registration is void.
+        """
         entry = self.entries.get(object_id)
         if entry is None:
             return False
+        if registrar is not None and borrower.process_id == self.address.process_id:
+            ids = self._registered_us.setdefault(registrar.process_id, {})
+            ids[object_id] = ids.get(object_id, 0) + 1
+            self._port.watch(registrar)
         rare = entry.needs_rare()
         if rare.borrowers is None:
             rare.borrowers = {}
@@ -392,6 +401,18 @@ class OwnerTable:
             self._unregister(object_id, entry, borrower)
             if entry.count <= 0:
                 self._maybe_free(object_id, entry)
+
+    def _unregister_us(self, object_id: ObjectId, entry: Entry) -> None:
+        """A value with a reference of our own has come: what was registered for it is over."""
+        for process_id, ids in self._registered_us.items():
+            if object_id in ids:
+                ids[object_id] -= 1
+                if not ids[object_id]:
+                    del ids[object_id]
+                if not ids:
+                    del self._registered_us[process_id]
+                break
+        self._unregister(object_id, entry, self.address.process_id)
 
     def _unregister(self, object_id: ObjectId, entry: Entry, borrower: ProcessId) -> None:
         rare = entry.needs_rare()
@@ -475,6 +496,9 @@ class OwnerTable:
     # -- deaths --------------------------------------------------------------------------------------------------------
     def process_died(self, process_id: ProcessId, text: str) -> None:
         """Drop the registrations of a dead borrower; resolve what a dead owner will never answer."""
+        for object_id, count in self._registered_us.pop(process_id, {}).items():
+            for _ in range(count):
+                self.unregister(object_id, self.address.process_id)
         for object_id in list(self._borrowed_from_us.pop(process_id, ())):
             entry = self.entries.get(object_id)
             if entry is not None and entry.rare is not None and entry.rare.borrowers:

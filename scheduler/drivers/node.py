@@ -81,6 +81,7 @@ class NodeService:
         self._actor_of: dict[ProcessId, Hosted] = {}
         self._groups: dict[GroupId, messages.GroupView] = {}
         self._kill_reasons: dict[ProcessId, str] = {}
+        self._revoked: dict[ProcessId, Request] = {}  # leases taken away with their group: their holders will be told
         self._start_failures: dict[str, int] = {}
         self._oom_kills = self._count_oom_kills()
         self._reporting = False
@@ -356,7 +357,7 @@ class NodeService:
         worker = self.workers.died(process_id)
         death = self._death(process_id, os_pid, status, tail, worker)
         self._sweep_orphans()
-        lease = self.leases.worker_died(self._now(), process_id)
+        lease = self.leases.worker_died(self._now(), process_id) or self._revoked.pop(process_id, None)
         if lease is not None and not lease.is_actor:
             lease.answer(messages.LeaseLost(lease.lease_id, death))
         self._actor_ended(process_id, death)
@@ -628,6 +629,7 @@ class NodeService:
             self._groups[message.group_id] = view._replace(state="REMOVED")
         for lease in self.leases.release_bundles(self._now(), message.group_id):
             if lease.worker is not None:
+                self._revoked[lease.worker] = lease
                 self._kill(lease.worker, "its placement group was removed")
         self._changed()
 

@@ -313,3 +313,27 @@ def test_however_messages_interleave_everything_is_freed_and_nothing_too_early(r
     while world.step():
         continue
     assert all(not table.entries for table in world.tables.values())
+
+
+def test_a_value_with_our_own_reference_that_never_comes_does_not_keep_the_object():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table)
+    assert table.register(oid, A, B)  # B is about to send us a value with it
+    table.release(oid)
+    assert oid in table.entries and port.watched == [B]
+    table.process_died(B.process_id, "killed")
+    assert not table.entries
+
+
+def test_a_value_with_our_own_reference_that_comes_ends_the_registration():
+    port = Port()
+    table = OwnerTable(A, port)
+    inner, outer = own(table, 1), own(table, 2, None)
+    assert table.register(inner, A, B)
+    table.release(inner)
+    table.resolve(outer, (messages.VALUE_REFS, b"value", ((inner, A),)))
+    table.process_died(B.process_id, "killed")
+    assert inner in table.entries
+    table.release(outer)
+    assert not table.entries

@@ -361,7 +361,7 @@ class Process:
 
     def _on_borrow_added(self, link: Link, message: messages.BorrowAdded) -> None:
         for object_id in message.object_ids:
-            self.table.register(object_id, message.borrower)
+            self.table.register(object_id, message.borrower, link.peer)
         link.send(messages.Done(message.request_id))
 
     def _on_borrow_released(self, link: Link, message: messages.BorrowReleased) -> None:
