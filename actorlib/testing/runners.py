@@ -122,6 +122,7 @@ class VirtualAsyncRunner(AsyncRunner):
         self._worker = worker
         self._tasks = {}
         self._loop = VirtualLoop(worker.simulation.world)
+        worker.simulation.event_loops.append(self._loop)
         self._greenlet = worker.simulation.world.spawn(worker, self._serve)
 
     def _serve(self) -> None:

@@ -261,6 +261,7 @@ class Simulation:
         self.workers: dict[ProcessId, tuple[SimNode, SimWorker]] = {}
         self.ended: dict[str, int] = {}
         self._next_pid = 1000
+        self.event_loops: list[Any] = []  # of async actors; closed when the world ends
         self._graveyard: list[Any] = []
         self.world.on_switch = self._switched
         self.num_cpus = num_cpus
@@ -422,6 +423,9 @@ class Simulation:
         self.workers.clear()
         self.world.end(self._graveyard)
         self._graveyard.clear()
+        for loop in self.event_loops:
+            loop.close()
+        self.event_loops.clear()
 
 
 @contextlib.contextmanager
