@@ -57,8 +57,15 @@ class Cluster:
         self._connected = True
         return api.init(address=self.address, namespace=namespace)
 
-    def add_node(self, wait: bool = True, **arguments: Any) -> NodeHandle:
-        """Start a node: num_cpus, num_gpus, resources, labels, memory, object_store_memory. The first is the head."""
+    def add_node(self, wait: bool = True, separate_host: bool = False, **arguments: Any) -> NodeHandle:
+        """Start a node. The first is the head.
+
+        Args:
+            wait: until the driver sees it, if it has joined.
+            separate_host: as on a machine of its own: it reads nothing of the others' shared memory, and they nothing
+                of its; objects are copied between them as over a network.
+            arguments: num_cpus, num_gpus, resources, labels, memory (bytes), object_store_memory (bytes).
+        """
         unknown = [name for name in arguments if name not in NODE_ARGUMENTS]
         if unknown:
             raise TypeError(f"add_node() has no argument {unknown[0]!r}; it takes {', '.join(NODE_ARGUMENTS)}")
@@ -68,6 +75,8 @@ class Cluster:
         config.cwd = os.getcwd()
         if self.head_node is not None:
             config.gcs = address_to_json(self.head_node.gcs)
+        if separate_host:
+            config.host_id = f"separate-{os.urandom(8).hex()}"
         node = launch_node(config)
         if self.head_node is None:
             self.head_node = node

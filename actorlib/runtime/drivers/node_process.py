@@ -37,6 +37,7 @@ class NodeConfig:
     sys_path: list[str] = field(default_factory=list)
     cwd: str = ""
     preload: list[str] = field(default_factory=list)
+    host_id: str | None = None  # whose memory it shares; None: that of the machine
 
 
 class NodeHandle:
@@ -216,7 +217,7 @@ class Node:
         )
         trace_dir = os.path.join(session_dir, "logs")
         self.loop = Loop(address, hello, {}, self._on_link_down, helper=False, trace_dir=trace_dir)
-        self.host_id = _host_id()
+        self.host_id = settings["host_id"] or _host_id()
         capacity = settings["object_store_memory"] or int(memory_limit_bytes() * 0.3)
         directory, capacity, self.note = choose_directory(
             os.path.basename(session_dir), capacity, os.path.join(session_dir, "objects")
