@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from actorlib import engine as _engine
 from actorlib import mapping, options
@@ -193,6 +193,8 @@ class ActorMethod:
         if arity is not None and (kwargs or arity.required_names or not arity.required <= len(args) <= arity.maximum):
             check_call(arity, f"{self._handle._class_name}.{self._name}", args, kwargs)
         engine = _engine.Slot.engine or _engine.current()
+        if type(self._handle) is not engine.handle_type:
+            _engine.check_handle(self._handle, engine)
         return engine.call(self._handle, self._name, args, kwargs, self._options)
 
     def options(self, **given: Any) -> ActorMethod:
@@ -208,6 +210,7 @@ class ActorMethod:
     def map(self, iterable: Iterable[Any], *, chunksize: int | str = "auto", progress: bool = False) -> Iterator[Any]:
         """Results of the method for each item, in order; chunks travel as one call each."""
         engine, name, handle = _engine.current(), self._name, self._handle
+        _engine.check_handle(handle, engine)
 
         def submit(items: list[Any]) -> Any:
             return engine.call(handle, "__ray_call__", (_run_method_chunk, name, items), {}, self._options)
@@ -227,6 +230,8 @@ class ActorHandle(Generic[T]):
 
     Handles can be passed to tasks and actors. An actor that is not detached ends when its last handle is gone.
     """
+
+    engine_name: ClassVar[str] = "local"
 
     def __init__(
         self,
@@ -280,5 +285,8 @@ class ActorHandle(Generic[T]):
         return isinstance(other, ActorHandle) and self._actor_id == other._actor_id
 
     def __reduce__(self) -> Any:
+        engine = _engine.current_or_none()
+        if engine is not None:
+            _engine.check_handle(self, engine)
         state = (self._actor_id, self._class_name, methods_to_wire(self._methods), self._extra, self._ref)
         return ActorHandle.from_wire, state

@@ -12,14 +12,13 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from actorlib import engine as _engine
 from actorlib import options as _options
 from actorlib.actor import ActorClass, ActorHandle, AnyClass
+from actorlib.engines import registry
 from actorlib.object_ref import ObjectRef, ObjectRefGenerator, close_settler
 from actorlib.remote_function import RemoteFunction
 
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
-
-ENGINES = ("local",)
 
 
 class Context:
@@ -58,51 +57,70 @@ def init(
     logging_level: Any = None,
     include_dashboard: bool | None = None,
     preload: Sequence[str] = (),
-    **unknown: Any,
+    **more: Any,
 ) -> Context:
     """Start a session, or join the one at ``address``.
 
     Args:
-        address: None starts a node of our own; else the address of a ``cluster_utils.Cluster``.
+        address: None starts a node of our own; else the address of a ``cluster_utils.Cluster`` (or of a Ray cluster).
+        engine: what runs it all: "local" (our runtime, on this machine or on the cluster at ``address``), "inline"
+            (everything in this process, for debugging) or "ray" (a Ray cluster; needs the extra ``actorlib[ray]``).
         num_cpus, num_gpus, resources, labels, object_store_memory: what the node has (only when it is our own).
         namespace: where names of actors are looked up; a private one if not given.
         log_to_driver: whether workers' prints are shown here.
         preload: modules that workers have imported before they start.
+        more: with ``engine="ray"``, further arguments of ``ray.init``.
 
     Raises:
         TypeError: for unknown arguments. ValueError: for wrong values. RuntimeError: if a session runs already.
+        EngineUnavailableError: if the engine can't be used here. NotSupportedByEngineError: if it can't do that.
+
+    Example:
+        >>> with actorlib.init(engine="inline"):
+        ...     actorlib.get(double.remote(21))
+        42
     """
-    if unknown:
-        valid = ", ".join(name for name in inspect.signature(init).parameters if name != "unknown")
-        raise TypeError(f"init() has no argument {next(iter(unknown))!r}; it takes {valid}")
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
-    if _engine.Slot.engine is not None:
-        if ignore_reinit_error:
-            return Context(getattr(_engine.Slot.engine, "address_info", {}))
-        raise RuntimeError("a session runs already: call shutdown() first, or pass ignore_reinit_error=True")
-    if address is not None and (num_cpus is not None or num_gpus is not None or resources):
-        raise ValueError("num_cpus, num_gpus and resources describe a node of our own; leave them out with address=")
+    registry.check_name(engine)
+    if more and engine not in registry.TAKES_MORE:
+        valid = ", ".join(name for name in inspect.signature(init).parameters if name != "more")
+        raise TypeError(f"init() has no argument {next(iter(more))!r}; it takes {valid}")
+    running = _engine.Slot.engine
+    if running is not None:
+        return _join_running(running, engine, ignore_reinit_error)
     for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
         if value is not None:
             _options._number(name, value)
     _options._resources("resources", resources)
-    from actorlib.runtime.drivers.driver import start_local
-
-    _engine.Slot.engine = started = start_local(
+    settings = registry.Settings(
         address=address,
         num_cpus=num_cpus,
-        num_gpus=num_gpus or 0,
-        resources=resources or {},
-        labels=labels or {},
+        num_gpus=num_gpus,
+        resources=resources,
+        labels=labels,
         namespace=namespace,
-        runtime_env=_options.runtime_env(runtime_env),
+        runtime_env=runtime_env,
         object_store_memory=object_store_memory,
         log_to_driver=log_to_driver,
+        logging_level=logging_level,
+        include_dashboard=include_dashboard,
         preload=list(preload),
+        more=more,
     )
+    _engine.Slot.engine = started = registry.start(engine, settings)
     _engine.Slot.closed = False
     return Context(started.address_info)
+
+
+def _join_running(running: _engine.Engine, wanted: str, ignore_reinit_error: bool) -> Context:
+    """A second ``init``: fine if that was said, and if it is the same engine."""
+    if running.name != wanted:
+        raise RuntimeError(
+            f"a session of the engine {running.name!r} runs already, so engine={wanted!r} can't start; "
+            "call shutdown() first"
+        )
+    if not ignore_reinit_error:
+        raise RuntimeError("a session runs already: call shutdown() first, or pass ignore_reinit_error=True")
+    return Context(running.address_info)
 
 
 def _auto_init() -> _engine.Engine:
@@ -225,15 +243,22 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout={timeout}: must be at least 0, or None")
     if isinstance(refs, ObjectRef):
-        return _engine.current().get([refs], timeout)[0]
+        engine = _engine.current()
+        if type(refs) is not engine.ref_type:
+            _engine.check_ref(refs, engine)
+        return engine.get([refs], timeout)[0]
     if isinstance(refs, ObjectRefGenerator):
         raise TypeError("get() of a generator: iterate it and get() each of its references")
     if not isinstance(refs, list | tuple):
         raise TypeError(f"get() takes an ObjectRef or a list of them, not a {type(refs).__name__}")
+    engine = _engine.current()
+    kind = engine.ref_type
     for position, ref in enumerate(refs):
-        if type(ref) is not ObjectRef:
+        if type(ref) is not kind:
+            if isinstance(ref, ObjectRef):
+                _engine.check_ref(ref, engine)
             raise TypeError(f"get() takes ObjectRefs, but item {position} is a {type(ref).__name__}")
-    return _engine.current().get(refs, timeout)
+    return engine.get(refs, timeout)
 
 
 def wait(
@@ -263,7 +288,10 @@ def wait(
         raise ValueError(f"num_returns={num_returns}: must be between 1 and the number of references, {len(refs)}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout={timeout}: must be at least 0, or None")
-    return _engine.current().wait(refs, num_returns, timeout, fetch_local)
+    engine = _engine.current()
+    for ref in refs:
+        _engine.check_ref(ref, engine)
+    return engine.wait(refs, num_returns, timeout, fetch_local)
 
 
 def as_completed(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> Iterator[ObjectRef[T]]:
@@ -299,14 +327,18 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False
         ref = ref.completed()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, not a {type(ref).__name__}")
-    _engine.current().cancel(ref, force, recursive)
+    engine = _engine.current()
+    _engine.check_ref(ref, engine)
+    engine.cancel(ref, force, recursive)
 
 
 def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     """End an actor at once; with ``no_restart=False`` it is as if it had crashed."""
     if not isinstance(actor, ActorHandle):
         raise TypeError(f"kill() takes an actor's handle, not a {type(actor).__name__}; for tasks there is cancel()")
-    _engine.current().kill(actor, no_restart)
+    engine = _engine.current()
+    _engine.check_handle(actor, engine)
+    engine.kill(actor, no_restart)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:

@@ -1,10 +1,13 @@
 """The seam between the API and whatever runs it.
 
 The API layer (``api``, ``remote_function``, ``actor``, ``object_ref``, ``util``) turns what the user wrote into the
-operations below and reaches a runtime in no other way. Our own runtime (one machine or a cluster) is one engine;
-others may follow. All methods may be called from any thread.
+operations below and reaches a runtime in no other way; ``tests/tidy`` holds it to that. Our own runtime (one machine or
+a cluster) is one engine, simulation is that same runtime on simulated drivers; ``actorlib.engines`` has the others. All
+methods may be called from any thread.
 
 An engine is made by ``init`` and found by ``current()``; code that runs inside a worker finds that worker's engine.
+References and handles belong to the engine that made them: each engine has classes of its own for both (``ref_type``,
+``handle_type``), so that one look at the type tells whose they are.
 """
 
 from __future__ import annotations
@@ -92,7 +95,11 @@ class MethodOptions:
 class Engine(Protocol):
     """What a runtime does for the API layer."""
 
+    name: str  # as ``init(engine=...)`` knows it
     namespace: str
+    address_info: dict[str, Any]  # what the context that ``init`` gives shows: address, node_id, session_dir, ...
+    ref_type: type[ObjectRef[Any]]
+    handle_type: type[ActorHandle[Any]]
 
     # -- calls
     def submit(
@@ -134,6 +141,9 @@ class Engine(Protocol):
 
     def adopt_ref(self, object_id: ObjectId, owner: Address) -> ObjectRef[Any]:
         """A reference that arrived from elsewhere (called while a value is unpickled)."""
+
+    def pin_forever(self, ref: ObjectRef[Any]) -> None:
+        """A reference was pickled outside of our own serialization: nobody can count that copy, so it stays."""
 
     def next_item(self, generator: ObjectRefGenerator[Any], timeout: float | None) -> ObjectRef[Any] | None:
         """The reference of the next item of a streaming call; None when it has ended. Blocks until one is there
@@ -228,6 +238,26 @@ def current_or_none() -> Engine | None:
     return Slot.engine
 
 
+def check_ref(ref: ObjectRef[Any], engine: Engine) -> None:
+    """Raises WrongEngineError for a reference that another engine made."""
+    if type(ref) is not engine.ref_type:
+        raise _wrong_engine(ref, "get() its value there and put() it here", engine)
+
+
+def check_handle(handle: ActorHandle[Any], engine: Engine) -> None:
+    """Raises WrongEngineError for an actor's handle that another engine made."""
+    if type(handle) is not engine.handle_type:
+        raise _wrong_engine(handle, "create the actor with the engine that runs now", engine)
+
+
+def _wrong_engine(thing: Any, way_out: str, engine: Engine) -> Exception:
+    from actorlib.exceptions import WrongEngineError
+
+    return WrongEngineError(
+        f"{thing!r} is of the engine {thing.engine_name!r}, but this program runs on {engine.name!r} now; {way_out}"
+    )
+
+
 def resource_map(units: Iterable[tuple[str, int]]) -> dict[str, float]:
     """Resource amounts in units of 0.0001 as the floats that users see."""
     return {name: amount / 10_000 for name, amount in units}
@@ -243,6 +273,8 @@ __all__ = [
     "MethodOptions",
     "Slot",
     "TaskOptions",
+    "check_handle",
+    "check_ref",
     "current",
     "current_or_none",
     "resource_map",

@@ -190,7 +190,24 @@ class StateRolledBackError(ActorlibError):
 
 
 class NotSupportedByEngineError(ActorlibError):
-    """The engine in use can't do that."""
+    """The engine in use can't do that: which engine, what it can't do, and the way out."""
+
+    def __init__(self, engine: str, what: str, way_out: str) -> None:
+        super().__init__(engine, what, way_out)
+        self.engine = engine
+        self.what = what
+        self.way_out = way_out
+
+    def __str__(self) -> str:
+        return f"the engine {self.engine!r} can't do this: {self.what}; {self.way_out}"
+
+
+class WrongEngineError(ActorlibError, TypeError):
+    """A reference or a handle of one engine was used while another one runs."""
+
+
+class EngineUnavailableError(ActorlibError):
+    """The engine that was asked for can't be used here; the text says what to install or to start."""
 
 
 class SerializationError(ActorlibError, TypeError):

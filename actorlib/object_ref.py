@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from actorlib import engine as _engine
 from actorlib.transport.ids import TASK_ID_BYTES, TaskID
@@ -22,6 +22,7 @@ class ObjectRef(Generic[T_co]):
     """
 
     __slots__ = ("__weakref__", "_drop", "_id", "_owner")
+    engine_name: ClassVar[str] = "local"
 
     def __init__(self, object_id: bytes, owner: Address, drop: Callable[[bytes], None]) -> None:
         self._id = object_id
@@ -56,10 +57,13 @@ class ObjectRef(Generic[T_co]):
         future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
 
+        engine = _engine.current()
+        _engine.check_ref(self, engine)
+
         # The loop must not run user code (unpickling, callbacks of the future): a thread of its own does.
         def settle() -> None:
             try:
-                value = _engine.current().get([self], 0)[0]
+                value = engine.get([self], 0)[0]
             except BaseException as error:
                 future.set_exception(error)
             else:
@@ -68,7 +72,7 @@ class ObjectRef(Generic[T_co]):
         def ready() -> None:
             _settler().submit(settle)
 
-        _engine.current().when_ready(self, ready)
+        engine.when_ready(self, ready)
         return future
 
     def __await__(self) -> Generator[Any, None, T_co]:
@@ -76,6 +80,7 @@ class ObjectRef(Generic[T_co]):
 
     async def _wait(self) -> T_co:
         engine = _engine.current()
+        _engine.check_ref(self, engine)
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         engine.when_ready(self, lambda: _wake(loop, ready))
@@ -130,7 +135,7 @@ class ObjectRefGenerator(Generic[T_co]):
     item at which it happened: ``get`` of that reference raises it, then the generator ends.
     """
 
-    def __init__(self, task_id: bytes, engine: Any) -> None:
+    def __init__(self, task_id: bytes, engine: _engine.Engine) -> None:
         self._task_id = task_id
         self._engine = engine
         self._state: Any = None
@@ -146,7 +151,7 @@ class ObjectRefGenerator(Generic[T_co]):
         ref = self._engine.next_item(self, timeout)
         if ref is None:
             raise StopIteration
-        return ref  # type: ignore[no-any-return]
+        return ref
 
     def __aiter__(self) -> AsyncIterator[ObjectRef[T_co]]:
         return self
@@ -159,7 +164,7 @@ class ObjectRefGenerator(Generic[T_co]):
         ref = self._engine.next_item(self, 0)
         if ref is None:
             raise StopAsyncIteration
-        return ref  # type: ignore[no-any-return]
+        return ref
 
     def completed(self) -> ObjectRef[int]:
         """A reference that resolves to the number of items when the call has ended."""

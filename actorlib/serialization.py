@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from actorlib.exceptions import SerializationError
+from actorlib.exceptions import SerializationError, WrongEngineError
 from actorlib.transport.ids import ObjectId
 from actorlib.transport.link import Address
 
@@ -41,15 +41,15 @@ _collector = _Collector()
 
 def note_ref(ref: Any) -> None:
     """A reference is being pickled (called by ``ObjectRef.__reduce__``)."""
-    if _collector.refs is not None:
-        _collector.refs.append((ref._id, ref._owner))
-        return
     from actorlib import engine
 
     current = engine.current_or_none()
-    pin = getattr(current, "pin_forever", None)
-    if pin is not None:
-        pin(ref)
+    if current is not None:
+        engine.check_ref(ref, current)
+    if _collector.refs is not None:
+        _collector.refs.append((ref._id, ref._owner))
+    elif current is not None:
+        current.pin_forever(ref)
 
 
 def serialize(value: Any, in_band: bool = False) -> Serialized:
@@ -82,6 +82,8 @@ def _dumps(value: Any, callback: Callable[[pickle.PickleBuffer], bool] | None, b
         data = pickle.dumps(value, 5, buffer_callback=callback)
         if b"__main__" not in data and not _by_value_modules():
             return data
+    except WrongEngineError:
+        raise
     except Exception:
         data = b""  # cloudpickle may know how; if not, its error is the one to show
     from actorlib import by_value

@@ -193,7 +193,8 @@ def export_to_prometheus(registry: Any = None) -> Any:
     try:
         import prometheus_client
     except ImportError as error:
-        raise NotSupportedByEngineError("export needs prometheus_client: pip install prometheus_client") from error
+        what = "exporting metrics, which needs prometheus_client"
+        raise NotSupportedByEngineError("local", what, "pip install prometheus_client") from error
     collector = _Collector()
     (prometheus_client.REGISTRY if registry is None else registry).register(collector)
     return collector

@@ -133,7 +133,7 @@ class DoesNotExist(_Operator):
 def _if_understood(text: str) -> str:
     """Refuse what a scheduler without these operators would take for a plain value and silently get wrong."""
     if not matches_label("any", "exists()") or matches_label("any", "!exists()"):
-        raise NotSupportedByEngineError(f"this scheduler can't select by {text}; use In(...) or NotIn(...)")
+        raise NotSupportedByEngineError("local", f"selecting by {text}", "use In(...) or NotIn(...)")
     return text
 
 

@@ -162,3 +162,20 @@ def test_debug_mode_checks_and_traces(tmp_path):
         timeout=60,
     )
     assert done.stdout.strip().endswith("ok"), done.stderr
+
+
+def test_importing_it_loads_neither_an_engine_nor_what_only_engines_need():
+    """What a program pays that only defines remote functions; the list is the whole of it."""
+    code = "import sys, actorlib; print(*sorted(name for name in sys.modules if name.startswith('actorlib.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "actorlib.engine" in loaded
+    assert not [name for name in loaded if name.startswith(("actorlib.runtime.", "actorlib.store", "actorlib.gcs"))]
+    assert [name for name in loaded if name.startswith("actorlib.engines")] == [
+        "actorlib.engines",
+        "actorlib.engines.registry",
+    ]
+    code = (
+        "import sys, actorlib; print(*(n for n in ('ray', 'zmq', 'numpy', 'lmdb', 'cloudpickle') if n in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "gcs": {"transport", "gcs"},
     "scheduler": {"transport", "store", "scheduler"},
     "api": {"api"},
+    "engines": {"api", "engines"},
     "runtime": {"transport", "store", "gcs", "scheduler", "api", "runtime"},
     "testing": {"transport", "sim", "store", "gcs", "scheduler", "api", "runtime", "testing"},
 }
@@ -46,7 +47,7 @@ MAY_IMPORT = {
 API_MAY_KNOW = {"actorlib.transport.ids", "actorlib.transport.link"}
 # ... and, file by file:
 API_EXCEPTIONS = {
-    "actorlib/api.py": {"actorlib.runtime.drivers.driver"},  # init() starts the engine
+    "actorlib/api.py": {"actorlib.engines.registry"},  # init() names the engine, the registry starts it
     "actorlib/cluster_utils.py": {
         "actorlib.runtime.drivers.driver",  # a cluster of nodes on this machine, for tests: it starts processes
         "actorlib.runtime.drivers.node_process",
@@ -56,6 +57,13 @@ API_EXCEPTIONS = {
     "actorlib/util/placement_group.py": {"actorlib.scheduler.resources"},
     "actorlib/util/scheduling_strategies.py": {"actorlib.scheduler.policy"},  # label expressions: pure functions
 }
+
+# An engine is the API's other side; that of our own runtime starts it.
+ENGINE_EXCEPTIONS = {
+    "actorlib/engines/local.py": {"actorlib.runtime.drivers.driver"},
+}
+# What holds an engine in the API layer, by the name that it has there.
+ENGINE_NAMES = {"engine", "current", "self._engine", "_engine.current()", "engine.current()"}
 
 # -- (b) what cores may import from outside: data, arithmetic and types; nothing that waits, asks or draws ------------
 PURE = {
@@ -158,13 +166,27 @@ def report(complaints: list[str]) -> None:
 def test_imports_go_down() -> None:
     complaints = []
     for source in sources():
-        allowed_here = API_EXCEPTIONS.get(source.path, set())
+        allowed_here = {**API_EXCEPTIONS, **ENGINE_EXCEPTIONS}.get(source.path, set())
         for line, module in imports_of(source):
             if module.split(".")[0] != "actorlib" or part_of(module) in MAY_IMPORT[source.part]:
                 continue
-            if source.part == "api" and module in API_MAY_KNOW | allowed_here:
+            if source.part in ("api", "engines") and module in API_MAY_KNOW | allowed_here:
                 continue
             complaints.append(f"{source.path}:{line}: {source.part} must not import {module}")
+    report(complaints)
+
+
+def test_the_seam_is_all_that_the_api_asks_of_an_engine() -> None:
+    """What the API layer takes from an engine is in the protocol: nothing else can be there with another engine."""
+    offered = set(vars(actorlib.engine.Engine)) | set(actorlib.engine.Engine.__annotations__)
+    of_the_module = set(vars(actorlib.engine))
+    complaints = []
+    for source in filter(lambda source: source.part == "api", sources()):
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Attribute) or ast.unparse(node.value) not in ENGINE_NAMES:
+                continue
+            if node.attr not in offered | of_the_module:
+                complaints.append(f"{source.path}:{node.lineno}: {ast.unparse(node)} is not in the Engine protocol")
     report(complaints)
 
 
@@ -198,7 +220,7 @@ def test_cores_touch_nothing() -> None:
 
 def test_exceptions_are_still_needed() -> None:
     used = {source.path: {module for _, module in imports_of(source)} for source in sources()}
-    given = {**API_EXCEPTIONS, **CORE_EXCEPTIONS}
+    given = {**API_EXCEPTIONS, **ENGINE_EXCEPTIONS, **CORE_EXCEPTIONS}
     report([f"{path} no longer imports {module}" for path in given for module in given[path] - used.get(path, set())])
 
 

@@ -50,6 +50,8 @@ CURRENT: contextvars.ContextVar[CallContext | None] = contextvars.ContextVar("ac
 class Calls(Objects):
     """The engine's operations on tasks and actors."""
 
+    handle_type = ActorHandle
+
     captures: tuple[Any, ...] | None = None  # the strategy of what is started here without one
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -186,7 +188,8 @@ class Calls(Objects):
         oid = object_id(task.task_id, 0)
         self.table.entries[oid] = Entry(task)
         stream = self.completion.open_stream(task)
-        generator: ObjectRefGenerator[Any] = ObjectRefGenerator(task.task_id, self)
+        engine: Any = self
+        generator: ObjectRefGenerator[Any] = ObjectRefGenerator(task.task_id, engine)
         generator._state = (stream, ObjectRef(oid, self.address, self.drop_ref))
         return generator
 

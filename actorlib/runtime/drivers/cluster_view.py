@@ -20,6 +20,7 @@ class ClusterView(Calls):
     actor_name = ""
     actor_id = b""
     was_restarted = False
+    address_info: dict[str, Any] = {}  # drivers have one
     runtime_env = ""
 
     # -- nodes ---------------------------------------------------------------------------------------------------------

@@ -39,6 +39,9 @@ class Waiting:
 class Objects(Process):
     """The engine's operations on objects."""
 
+    name = "local"
+    ref_type = ObjectRef
+
     # -- references ----------------------------------------------------------------------------------------------------
     def drop_ref(self, oid: bytes) -> None:
         """A Python reference is gone (called by ``ObjectRef.__del__`` on any thread)."""
