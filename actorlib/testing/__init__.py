@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actorlib.testing.fault_plans import Deviation, Fault, faults, one_fault, schedules
+    from actorlib.testing.histories import History, Operation, Verdict, history
     from actorlib.testing.machine import ActorMachine
     from actorlib.testing.simulation import Simulation, Stuck, simulate
 
@@ -18,9 +19,13 @@ _HOME = {
     "ActorMachine": "machine",
     "Deviation": "fault_plans",
     "Fault": "fault_plans",
+    "History": "histories",
+    "Operation": "histories",
     "Simulation": "simulation",
     "Stuck": "simulation",
+    "Verdict": "histories",
     "faults": "fault_plans",
+    "history": "histories",
     "one_fault": "fault_plans",
     "schedules": "fault_plans",
     "simulate": "simulation",
@@ -37,9 +42,13 @@ __all__ = [
     "ActorMachine",
     "Deviation",
     "Fault",
+    "History",
+    "Operation",
     "Simulation",
     "Stuck",
+    "Verdict",
     "faults",
+    "history",
     "one_fault",
     "schedules",
     "simulate",

@@ -85,6 +85,15 @@ class World:
         self.trace.append(text)
         self._digest.update(text.encode())
 
+    def faults_noted(self) -> list[tuple[float, str]]:
+        """When what went wrong, as far back as the story goes."""
+        found = []
+        for line in self.trace:
+            at, _, what = line.partition(" ")
+            if what.startswith("fault ") or " ended with " in what or " loses power" in what:
+                found.append((START_S + float(at), what))
+        return found
+
     def digest(self) -> str:
         return self._digest.hexdigest()
 
