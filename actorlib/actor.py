@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from actorlib import engine as _engine
-from actorlib import mapping, options
+from actorlib import mapping, options, serialization
 from actorlib.engine import FunctionRecord, MethodOptions
 from actorlib.object_ref import ObjectRef
 from actorlib.signature import Arity, arity_of, check_call
@@ -62,26 +62,43 @@ def methods_of(cls: type) -> dict[str, MethodInfo]:
 
 def methods_to_wire(methods: dict[str, MethodInfo]) -> tuple[Any, ...]:
     """The method table as plain data, so that anybody can make a handle."""
-    rows = []
-    for name, info in methods.items():
-        o = info.options
-        settings = (o.num_returns, o.max_task_retries, bool(o.retry_exceptions), o.concurrency_group, o.backpressure)
-        rows.append((name, settings, None if info.arity is None else tuple(info.arity)))
-    return tuple(rows)
+    return tuple(
+        (name, _settings(info.options), None if info.arity is None else tuple(info.arity))
+        for name, info in methods.items()
+    )
+
+
+def _settings(o: MethodOptions) -> tuple[Any, ...]:
+    """A method's options as plain data; classes of exceptions as a pickle, which only who retries a call reads."""
+    retry = o.retry_exceptions
+    if isinstance(retry, tuple):
+        retry = serialization.dumps_function(retry)
+    plain = (o.num_returns, o.max_task_retries, retry, o.concurrency_group, o.backpressure)
+    return (*plain, o.timeout_s, o.name)
 
 
 def methods_from_wire(rows: tuple[Any, ...]) -> dict[str, MethodInfo]:
     methods: dict[str, MethodInfo] = {}
-    for name, (returns, retries, retry_exceptions, group, backpressure), arity in rows:
+    for name, settings, arity in rows:
+        returns, retries, retry_exceptions, group, backpressure, timeout_s, label = settings
         with_options = MethodOptions(
             num_returns=returns,
             max_task_retries=retries,
             retry_exceptions=retry_exceptions,
             concurrency_group=group,
             backpressure=backpressure,
+            timeout_s=timeout_s,
+            name=label,
         )
         methods[name] = MethodInfo(with_options, None if arity is None else Arity(*arity))
     return methods
+
+
+def check_group(group: str, known: Iterable[str], method: str) -> None:
+    """Raises ValueError for a concurrency group that the actor does not have."""
+    if group and group not in known:
+        have = ", ".join(known) or "none: pass concurrency_groups={...} to the actor"
+        raise ValueError(f"{method}: the actor has no concurrency group {group!r}; it has {have}")
 
 
 class AnyClass(Protocol[P, T_co]):
@@ -126,6 +143,8 @@ class ActorClass(Generic[P, T]):
 
     def _create(self, with_options: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle[T]:
         check_call(self._arity, self.cls.__name__, args, kwargs)
+        for name, info in self._methods.items():
+            check_group(info.options.concurrency_group, with_options.concurrency_groups, f"{self.cls.__name__}.{name}")
         return _engine.current().create_actor(self._record, self._methods, args, kwargs, with_options)
 
     def options(self, **given: Any) -> ConfiguredActor[P, T]:
@@ -200,6 +219,9 @@ class ActorMethod:
     def options(self, **given: Any) -> ActorMethod:
         """The same method with other options for the calls made through what this gives."""
         with_options = options.method_options(given, None, self._options)
+        if with_options.concurrency_group:
+            name = f"{self._handle._class_name}.{self._name}"
+            check_group(with_options.concurrency_group, self._handle._extra.get("concurrency_groups", ()), name)
         return ActorMethod(self._handle, self._name, with_options, self._arity)
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:

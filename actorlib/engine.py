@@ -75,7 +75,8 @@ class ActorOptions:
     out_of_order: bool = False
     checkpoint: dict[str, Any] | None = None  # {"every_calls", "every_s", "keep", ...}
     is_async: bool = False
-    priority: int = 0
+    priority: int = 0  # of its placement
+    timeout_s: float | None = None  # of each of its calls, unless the method says otherwise
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,10 +85,9 @@ class MethodOptions:
 
     num_returns: int = 1
     max_task_retries: int | None = None  # None: the actor's
-    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    retry_exceptions: bool | tuple[type[BaseException], ...] | bytes = False  # bytes: the classes as a pickle
     concurrency_group: str = ""
     timeout_s: float | None = None
-    priority: int = 0
     backpressure: int = -1
     name: str = ""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from actorlib import engine, exceptions
 
 CHUNK_WORK_S = 0.01
 CHUNK_ITEMS_MAX = 10_000
@@ -25,29 +29,44 @@ class _ItemError:
         return _ItemError, (self.error,)
 
 
-def run_chunk(function: Callable[..., Any], items: list[Any]) -> tuple[float, list[Any]]:
-    """In the worker: the results of one chunk (an error in its place) and the seconds it took."""
+def run_chunk(function: Callable[..., Any], items: list[Any]) -> Any:
+    """In the worker: (seconds that it took, the results of one chunk, an error in its place). Each item runs once.
+
+    Of a coroutine function it gives a coroutine with that result.
+    """
+    if inspect.iscoroutinefunction(function):
+        return _run_chunk_async(function, items)
     started = time.perf_counter()
-    try:
-        results = [function(item) for item in items]
-    except Exception:
-        results = [_run_one(function, item) for item in items] if len(items) == 1 else _run_each(function, items)
+    results: list[Any] = []
+    source = iter(items)
+    while len(results) < len(items):
+        try:
+            results.extend(map(function, source))  # what came before an error stays in the list
+            if len(results) < len(items):
+                raise RuntimeError("the function raised StopIteration, which would end the results")
+        except Exception as error:
+            results.append(_ItemError(_as_task_error(function, error)))
     return time.perf_counter() - started, results
 
 
-def _run_each(function: Callable[..., Any], items: list[Any]) -> list[Any]:
-    """Item by item from the start: the chunk has an error somewhere."""
-    return [_run_one(function, item) for item in items]
+async def _run_chunk_async(function: Callable[..., Any], items: list[Any]) -> tuple[float, list[Any]]:
+    started = time.perf_counter()
+    results: list[Any] = []
+    for item in items:
+        try:
+            results.append(await function(item))
+        except Exception as error:
+            results.append(_ItemError(_as_task_error(function, error)))
+    return time.perf_counter() - started, results
 
 
-def _run_one(function: Callable[..., Any], item: Any) -> Any:
-    try:
-        return function(item)
-    except Exception as error:
-        import traceback
-
-        error.add_note("".join(traceback.format_exception(error)))
-        return _ItemError(error)
+def _as_task_error(function: Callable[..., Any], error: BaseException) -> BaseException:
+    """What a task that raised would give: also of the user's class, with the remote traceback, always picklable."""
+    here = engine.current().context()
+    trace = error.__traceback__
+    text = "".join(traceback.format_exception(type(error), error, trace.tb_next if trace else None))
+    name = getattr(function, "__qualname__", repr(function))
+    return exceptions.task_error(error, name, text, here["pid"], here["node_id"])
 
 
 def ordered_results(

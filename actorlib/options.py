@@ -158,6 +158,7 @@ ACTOR: dict[str, Check] = {
     "get_if_exists": _flag,
     "max_pending_calls": _count(-1),
     "allow_out_of_order_execution": _flag,
+    "timeout_s": _number,
     "checkpoint": _checkpoint,
 }
 METHOD: dict[str, Check] = {
@@ -166,7 +167,6 @@ METHOD: dict[str, Check] = {
     "max_task_retries": _count(-1),
     "retry_exceptions": _retry_exceptions,
     "timeout_s": _number,
-    "priority": _BOTH["priority"],
     "name": _text,
     "readonly": _flag,
     "_generator_backpressure_num_objects": _count(-1),
@@ -317,6 +317,7 @@ def actor_options(options: dict[str, Any], cls: type) -> ActorOptions:
         checkpoint={f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint)} if checkpoint else None,
         is_async=is_async,
         priority=options.get("priority") or 0,
+        timeout_s=options.get("timeout_s"),
     )
 
 
@@ -338,8 +339,7 @@ def method_options(options: dict[str, Any], method: Any, base: MethodOptions | N
         max_task_retries=base.max_task_retries if retries is None else retries,
         retry_exceptions=_retry(options.get("retry_exceptions", base.retry_exceptions)),
         concurrency_group=options.get("concurrency_group") or base.concurrency_group,
-        timeout_s=options.get("timeout_s") or base.timeout_s,
-        priority=options.get("priority") or base.priority,
+        timeout_s=base.timeout_s if options.get("timeout_s") is None else options["timeout_s"],
         backpressure=options.get("_generator_backpressure_num_objects") or base.backpressure,
         name=options.get("name") or base.name,
     )

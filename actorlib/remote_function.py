@@ -138,7 +138,7 @@ class RemoteFunction(Generic[P, R]):
             function = self.function
 
             def chunk(items: list[Any]) -> Any:
-                return mapping.run_chunk(function, items)
+                return mapping.run_chunk(function, items)  # of an async function: a coroutine, run as such a task is
 
             chunk.__qualname__ = f"{getattr(function, '__qualname__', 'function')}.map"
             record = self._chunks = FunctionRecord(chunk, f"{self._name}.map")

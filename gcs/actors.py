@@ -95,10 +95,12 @@ class Actors:
         port: Port,
         place: Callable[[Address], NodeId | None],
         bundle_node: Callable[[GroupId, int], NodeId | str | None],
+        can_grow: bool = True,
     ) -> None:
         self._port = port
         self._place = place
         self._bundle_node = bundle_node
+        self._can_grow = can_grow
         self.actors: dict[ActorId, Actor] = {}
         self.names: dict[tuple[str, str], ActorId] = {}
         self._dead: dict[ActorId, None] = {}
@@ -260,7 +262,13 @@ class Actors:
         actor = self.actors.get(message.actor_id)
         if actor is None or actor.state not in (ActorState.PENDING, ActorState.RESTARTING):
             return
-        actor.reason = f"infeasible: {message.reason}" if message.infeasible else message.reason
+        actor.reason = message.reason
+        if message.infeasible:
+            actor.reason = messages.INFEASIBLE + message.reason.removeprefix(messages.INFEASIBLE)
+            if not self._can_grow:
+                self._stop(actor, True, actor.reason)
+                self._die(actor, actor.reason, None)
+                return
         for link in actor.subscribers.values():
             self._port.send(link, actor.update())
 

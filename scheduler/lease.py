@@ -295,7 +295,7 @@ class LeaseTable:
             found = self._port.group_node(strategy[1], strategy[2])
             reason = found if isinstance(found, str) else f"waiting for {show(demand)} in its placement group's bundle"
             reason = self._bundle_problem(request) or reason
-            self._wait(now, request, reason, reason.startswith("infeasible"))
+            self._wait(now, request, reason, messages.INFEASIBLE in reason)
             return
         views = self._port.views()
         if not any(policy.is_feasible(view, demand, strategy) for view in views):
@@ -308,7 +308,9 @@ class LeaseTable:
     def _bundle_problem(self, request: Request) -> str:
         pools = self._pools(request)
         if pools and not any(fits(request.message.resources, pool.total) for pool in pools):
-            return f"infeasible: a demand of {show(request.message.resources)} is larger than the group's bundles"
+            return (
+                f"{messages.INFEASIBLE}a demand of {show(request.message.resources)} is larger than the group's bundles"
+            )
         return ""
 
     def _holders(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from actorlib.scheduler.policy import matches_labels
 from actorlib.scheduler.resources import fits, show
+from actorlib.transport import messages
 from actorlib.transport.ids import NodeId
 from actorlib.transport.messages import NodeView, Resources
 
@@ -26,7 +27,8 @@ def place_bundles(
     asked = " + ".join(f"[{show(bundle)}]" for bundle in bundles)
     if _place(bundles, strategy, nodes, selectors, total) is None:
         have = "; ".join(f"{node.hex()[:8]} has {show(amounts)}" for node, amounts in total.items())
-        return f"infeasible: {strategy} {asked} can't be placed even on empty nodes: {have or 'there is no node'}"
+        where = have or "there is no node"
+        return f"{messages.INFEASIBLE}{strategy} {asked} can't be placed even on empty nodes: {where}"
     have = "; ".join(f"{node.hex()[:8]} has {show(amounts)} free" for node, amounts in free.items())
     return f"waiting for room for {strategy} {asked}: {have}"
 

@@ -28,8 +28,14 @@ def to_units(name: str, amount: float) -> int:
 
 
 def show(resources: Mapping[str, int]) -> str:
-    """For people: '2 CPU, 0.5 GPU'."""
-    return ", ".join(f"{amount / UNIT:g} {name}" for name, amount in resources.items() if amount) or "nothing"
+    """For people: '2 CPU, 0.5 GPU, 3.5 GiB memory'."""
+    return ", ".join(_show_one(name, amount / UNIT) for name, amount in resources.items() if amount) or "nothing"
+
+
+def _show_one(name: str, amount: float) -> str:
+    if name != "memory":
+        return f"{amount:g} {name}"
+    return f"{amount / (1 << 30):.3g} GiB memory" if amount >= 1 << 27 else f"{amount / (1 << 20):.3g} MiB memory"
 
 
 def fits(demand: Mapping[str, int], available: Mapping[str, int]) -> bool:

@@ -31,6 +31,9 @@ from actorlib.transport.link import Address
 
 PROTOCOL_VERSION = 1
 
+INFEASIBLE = "infeasible: "
+"""How a reason begins (or what it contains) when nothing that is here could ever meet the demand."""
+
 VALUE_PARTS = 1
 VALUE_STORED = 2
 VALUE_ERROR = 3

@@ -1,8 +1,9 @@
 """Calls of this process to one actor: kept in order, sent to its worker, tried again or failed when it dies.
 
 The GCS tells where the actor is (``ActorUpdate``). Until it is ALIVE its calls wait here in order. While it is ALIVE
-they go straight to its worker; a call whose arguments are missing holds up those behind it, unless the arguments are
-made by earlier calls to the same incarnation: then it follows them at once.
+they go straight to its worker; a call whose arguments are missing holds up those behind it (unless the actor allows
+its calls to run out of order), except where the arguments are made by earlier calls to the same incarnation: then it
+follows them at once.
 
 When an incarnation is lost, calls in flight are tried again at the next one, in order and ahead of those that wait,
 if they have retries left (``max_task_retries``); else they fail, since they may have taken effect. Calls that were
@@ -44,6 +45,7 @@ class ActorClient(Target):
     __slots__ = (
         "actor_id",
         "incarnation",
+        "keeps_order",
         "label",
         "last_update",
         "link",
@@ -64,6 +66,7 @@ class ActorClient(Target):
         self.link: Link | None = None
         self.queue: deque[Task] = deque()
         self.sequence = 0
+        self.keeps_order = True  # else a call whose arguments are there passes those that wait for theirs
         self.reason = "the actor is being created"
         self.last_update: ActorUpdate | None = None
 
@@ -117,29 +120,32 @@ class ActorClients:
     def _pump_client(self, client: ActorClient) -> None:
         queue, entries = client.queue, self._table.entries
         calls: list[messages.Call] = []
+        passed: list[Task] = []
         while queue and len(calls) < limits.batch_messages_max:
-            task = queue[0]
+            task = queue.popleft()
             if task.cancelled:
-                queue.popleft()
                 continue
             values: tuple[Any, ...] = ()
             if task.dependencies:
                 found = dependency_values(task, entries, client)
                 if found is None:
                     self._wait_for_arguments(client, task)
-                    break
+                    passed.append(task)
+                    if client.keeps_order:
+                        break
+                    continue
                 values = found
-            queue.popleft()
             calls.append(task.to_call(values, client.sequence))
             client.sequence += 1
             task.state = TaskState.IN_FLIGHT
             client.in_flight[task.task_id] = task
+        queue.extendleft(reversed(passed))
         if calls and client.link is not None:
             message = messages.RunActorCalls(client.actor_id, client.incarnation, client.replies_seen, tuple(calls))
             client.link.send(message)
 
     def _wait_for_arguments(self, client: ActorClient, task: Task) -> None:
-        """The head of the queue waits; come back when anything it lacks has arrived."""
+        """It waits at its place in the queue; come back when all that it lacks has arrived."""
         if task.is_waiting():
             return
         missing = [0]

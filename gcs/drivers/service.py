@@ -32,7 +32,10 @@ class Journal(Protocol):
 class GcsService:
     """The cluster's tables. See the module's docstring."""
 
-    def __init__(self, host: Host, journal: Journal, place_bundles: Place, full: type[Exception]) -> None:
+    def __init__(
+        self, host: Host, journal: Journal, place_bundles: Place, full: type[Exception], can_grow: bool = True
+    ) -> None:
+        """``can_grow``: whether further nodes may join, so that what no node can do now waits instead of failing."""
         self._host = host
         self._journal = journal
         self._full = full
@@ -43,7 +46,7 @@ class GcsService:
         self.jobs = Jobs(self)
         self.nodes = Nodes(self, self._nodes_changed, self._node_lost)
         self.groups = PlacementGroups(self, place_bundles, lambda: self.nodes.alive(), self._groups_changed)
-        self.actors = Actors(self, self._home, self.groups.bundle_node)
+        self.actors = Actors(self, self._home, self.groups.bundle_node, can_grow)
         self.checkpoints = Checkpoints(self, self._incarnation, journal.read)
         self.records = Records()
         self.handlers = self._handlers()

@@ -540,7 +540,7 @@ class NodeService:
             spec.strategy,
             spec.runtime_env,
             1,
-            0,
+            (spec.extra or {}).get("priority", 0),
             1,
             (),
             message.hops,
@@ -563,7 +563,8 @@ class NodeService:
             self.to_gcs(messages.ActorSpilled(spec.actor_id, incarnation, answer.node, hosting.order.hops + 1))
         elif kind is messages.LeaseRefused:
             self._hosted.pop((spec.actor_id, incarnation), None)
-            self.to_gcs(messages.ActorFailed(spec.actor_id, incarnation, answer.text, None))
+            prefix = messages.INFEASIBLE if answer.kind == "TaskUnschedulableError" else ""
+            self.to_gcs(messages.ActorFailed(spec.actor_id, incarnation, prefix + answer.text, None))
 
     def _actor_granted(self, hosting: Hosting, granted: messages.LeaseGranted) -> None:
         spec, incarnation = hosting.order.spec, hosting.order.incarnation

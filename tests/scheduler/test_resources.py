@@ -71,6 +71,8 @@ def test_released_while_lent():
 
 def test_show():
     assert show({"CPU": 2 * UNIT, "GPU": UNIT // 2, "none": 0}) == "2 CPU, 0.5 GPU"
+    assert show({"memory": (5 << 29) * UNIT}) == "2.5 GiB memory"
+    assert show({"memory": (3 << 20) * UNIT}) == "3 MiB memory"
     assert show({}) == "nothing"
 
 

@@ -185,3 +185,14 @@ def test_label_selectors() -> None:
     group = util.placement_group([{"CPU": 1}], bundle_label_selector=[{"zone": "!moon"}])
     assert group.wait(30)
     util.remove_placement_group(group)
+
+
+def test_what_can_never_be_placed_says_so_where_no_node_can_join() -> None:
+    group = util.placement_group([{"CPU": 50}])
+    with pytest.raises(actorlib.exceptions.PlacementGroupError, match=r"infeasible.*50 CPU"):
+        actorlib.get(group.ready(), timeout=10)
+    assert group.wait(60) is False
+    strategy = PlacementGroupSchedulingStrategy(group)
+    with pytest.raises(actorlib.exceptions.TaskUnschedulableError, match="50 CPU"):
+        actorlib.get(current_group.options(scheduling_strategy=strategy).remote(), timeout=10)
+    util.remove_placement_group(group)

@@ -127,7 +127,7 @@ class Calls(Objects):
         )
         if args or kwargs:
             self._pack(task, args, kwargs)
-        self._inherit(task, options)
+        self._inherit(task, options, options.timeout_s)
         result = self._make_returns(task, options.num_returns)
         self.loop.post(self._enqueue, task)
         return result
@@ -145,19 +145,18 @@ class Calls(Objects):
         if self.closed:
             raise exceptions.make("NodeDiedError", "the session of this process has ended; call actorlib.init() again")
 
-    def _inherit(self, task: Task, options: TaskOptions | MethodOptions) -> None:
+    def _inherit(self, task: Task, options: TaskOptions | MethodOptions, timeout_s: float | None) -> None:
         """What few calls carry: options that the worker must know, and how deep the caller is."""
         extra: dict[str, Any] = {}
+        if options.name:
+            extra["name"] = options.name
         if isinstance(options, TaskOptions):
-            if options.name:
-                extra["name"] = options.name
             if options.max_calls:
                 extra["max_calls"] = options.max_calls
         elif options.concurrency_group:
             extra["concurrency_group"] = options.concurrency_group
         if options.backpressure > 0:
             extra["backpressure"] = options.backpressure
-        timeout_s = options.timeout_s
         context = CURRENT.get()
         if context is not None:
             task.depth = extra["depth"] = context.depth + 1
@@ -257,6 +256,9 @@ class Calls(Objects):
             "max_pending_calls": options.max_pending_calls,
             "is_async": options.is_async,
             "out_of_order": options.out_of_order,
+            "concurrency_groups": tuple(options.concurrency_groups),
+            "priority": options.priority,
+            "timeout_s": options.timeout_s,
             "name": options.name,
             "namespace": options.namespace or self.namespace,
         }
@@ -329,10 +331,10 @@ class Calls(Objects):
         retries = options.max_task_retries
         if retries is None:
             retries = extra.get("max_task_retries", 0)
-        task = Task(self.ids.task_id(), method, b"", options, options.num_returns, retries, method)
+        task = Task(self.ids.task_id(), method, b"", options, options.num_returns, retries, options.name or method)
         if args or kwargs:
             self._pack(task, args, kwargs)
-        self._inherit(task, options)
+        self._inherit(task, options, extra.get("timeout_s") if options.timeout_s is None else options.timeout_s)
         ref = handle._ref
         if ref is not None:
             task.holds = (*task.holds, ObjectId(ref._id))
@@ -340,7 +342,7 @@ class Calls(Objects):
         if limit >= 0:
             self._refuse_too_many(handle, limit)
         result = self._make_returns(task, options.num_returns)
-        self.loop.post(self._enqueue_call, (handle._actor_id, handle._class_name, task))
+        self.loop.post(self._enqueue_call, (handle, task))
         return result
 
     def _refuse_too_many(self, handle: ActorHandle[Any], limit: int) -> None:
@@ -351,14 +353,15 @@ class Calls(Objects):
                 f"{pending} calls to {handle._class_name} are pending, max_pending_calls={limit}; wait for some of them"
             )
 
-    def _enqueue_call(self, item: tuple[bytes, str, Task]) -> None:
-        actor_id, label, task = item
+    def _enqueue_call(self, item: tuple[ActorHandle[Any], Task]) -> None:
+        handle, task = item
         self._take_holds(task)
         if task.extra is not None and "timeout_s" in task.extra:
             self.arm_deadline(task, task.extra["timeout_s"])
-        client = self.actors.clients.get(actor_id)  # type: ignore[call-overload]
+        client = self.actors.clients.get(handle._actor_id)  # type: ignore[call-overload]
         if client is None:
-            client = self.actors.client(ActorId(actor_id), label)
+            client = self.actors.client(ActorId(handle._actor_id), handle._class_name)
+        client.keeps_order = not handle._extra.get("out_of_order")
         self.actors.submit(client, task)
 
     # -- generators ----------------------------------------------------------------------------------------------------

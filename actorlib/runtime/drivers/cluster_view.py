@@ -126,10 +126,16 @@ class ClusterView(Calls):
         self.loop.post(begin, None)
 
     def wait_group(self, group_id: GroupId, timeout: float | None) -> bool:
-        seen: list[str] = []
-        self._subscribe_group(group_id, lambda view: seen.append(view.state))
-        self.drive(lambda: bool(seen) and seen[-1] in ("CREATED", "REMOVED"), timeout, ())
-        return bool(seen) and seen[-1] == "CREATED"
+        seen: list[messages.GroupView] = []
+        self._subscribe_group(group_id, seen.append)
+        self.drive(lambda: bool(seen) and self._is_settled(seen[-1]), timeout, ())
+        return bool(seen) and seen[-1].state == "CREATED"
+
+    def _is_settled(self, view: messages.GroupView) -> bool:
+        """Placed, gone, or never to be placed."""
+        return view.state in ("CREATED", "REMOVED") or (
+            not self.can_grow and view.reason.startswith(messages.INFEASIBLE)
+        )
 
     def group_ready_ref(self, group_id: GroupId) -> ObjectRef[Any]:
         oid = object_id(self.ids.task_id(), 0)
@@ -140,6 +146,9 @@ class ClusterView(Calls):
                 self.table.resolve(oid, serialization.serialize(True).data)
             elif view.state == "REMOVED":
                 text = f"placement group {group_id.hex()} was removed before it was placed"
+                self.table.resolve(oid, self.error_value("PlacementGroupError", text))
+            elif self._is_settled(view):
+                text = f"placement group {group_id.hex()} can't be placed, and no node can join: {view.reason}"
                 self.table.resolve(oid, self.error_value("PlacementGroupError", text))
 
         self._subscribe_group(group_id, changed)

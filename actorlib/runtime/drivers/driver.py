@@ -163,6 +163,7 @@ def start_local(
         sys_path=list(dict.fromkeys(path or os.getcwd() for path in sys.path)),
         cwd=os.getcwd(),
         preload=preload,
+        can_grow=False,
     )
     handle = launch_node(config)
     try:

@@ -34,6 +34,7 @@ class NodeConfig:
     gcs: list[Any] | None = None  # Address with ids in hex
     directory: str | None = None  # the GCS's tables, if they are to outlive the session
     durable: bool = False
+    can_grow: bool = True  # whether other nodes may join
     sys_path: list[str] = field(default_factory=list)
     cwd: str = ""
     preload: list[str] = field(default_factory=list)
@@ -250,6 +251,7 @@ class Node:
             "sys_path": settings["sys_path"],
             "cwd": settings["cwd"],
             "trace_dir": trace_dir,
+            "can_grow": settings["can_grow"],
         }
         keep = max(1, -(-total["CPU"] // 10_000))
         self.service = NodeService(
@@ -277,7 +279,7 @@ class Node:
         from actorlib.scheduler.placement import place_bundles
 
         self.journal = LmdbJournal(settings["directory"] or os.path.join(self.session_dir, "gcs"), settings["durable"])
-        self.gcs_service = GcsService(self.loop, self.journal, place_bundles, JournalFull)
+        self.gcs_service = GcsService(self.loop, self.journal, place_bundles, JournalFull, settings["can_grow"])
 
     def _watch_node(self, node_id: Any, os_pid: int) -> None:
         """A node on this machine: the kernel tells when its process ends."""

@@ -145,6 +145,8 @@ class Process:
         return (messages.VALUE_ERROR, serialization.serialize(error).data, f"{type(error).__name__}: {error}")
 
     def matches(self, error: Value, classes: Any) -> bool:
+        if isinstance(classes, bytes):  # of a handle that came from elsewhere
+            classes = serialization.deserialize(classes)
         exception = serialization.deserialize(error[1])
         cause = getattr(exception, "cause", None)
         return isinstance(exception, classes) or isinstance(cause, classes)
@@ -194,6 +196,9 @@ class Process:
         reason = update.reason
         if update.death is not None:
             reason = f"{reason + ': ' if reason else ''}{exceptions.explain(update.death)}"
+        if update.state == "DEAD" and update.reason.startswith(messages.INFEASIBLE):
+            text = f"actor {label} ({update.actor_id.hex()}) can't be placed: {reason}"
+            return self.error_value("ActorUnschedulableError", text)
         if update.state == "DEAD":
             ran = "" if task is None else f" while {task.name()} was running or queued there"
             return self.error_value("ActorDiedError", f"actor {label} ({update.actor_id.hex()}) is dead{ran}: {reason}")
@@ -348,7 +353,7 @@ class Process:
 
     def _on_actor_update(self, _: Link, message: ActorUpdate) -> None:
         self.actors.updated(message)
-        if message.state in ("PENDING", "RESTARTING") and message.reason.startswith("infeasible"):
+        if message.state in ("PENDING", "RESTARTING") and message.reason.startswith(messages.INFEASIBLE):
             client = self.actors.clients.get(message.actor_id)
             self.infeasible(f"actor {client.label if client else message.actor_id.hex()}: {message.reason}")
 

@@ -43,6 +43,7 @@ class Worker(Checkpointing):
         node, gcs = Address(*config["node"]), Address(*config["gcs"])
         address = Address(ProcessId(config["process_id"]), node.node_id, config["endpoint"])
         super().__init__(address, "worker", node, gcs, JobId(b""), config["host_id"], "", config.get("trace_dir"))
+        self.can_grow = config.get("can_grow", True)
         self.init_execution()
         self.mailbox = Mailbox()
         self.mailbox_lock = threading.Lock()
