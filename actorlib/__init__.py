@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Rooms that few programs enter are imported when they do."""
-    if name in ("util", "cluster_utils", "dag"):
+    if name in ("util", "cluster_utils", "dag", "envs"):
         return importlib.import_module(f"actorlib.{name}")
     raise AttributeError(f"module 'actorlib' has no attribute {name!r}")
 

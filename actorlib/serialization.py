@@ -10,6 +10,7 @@ References inside a value are noted while it is pickled, so that whoever sends t
 from __future__ import annotations
 
 import copyreg
+import io
 import json
 import pickle
 import threading
@@ -137,6 +138,46 @@ def dumps_function(function: Any) -> bytes:
         ) from error
     finally:
         _collector.refs = outer
+
+
+def dump_state(value: Any, stand_in: Callable[[Any], Any]) -> bytes:
+    """Pickle ``value``, but in place of each object for which ``stand_in`` gives something other than None, that.
+
+    Classes that can't be imported go by value, as everywhere. Raises SerializationError.
+    """
+    from actorlib import by_value
+
+    try:
+        data = _dump_with(pickle.Pickler, value, stand_in)
+        if b"__main__" not in data and not _by_value_modules():
+            return data
+    except Exception:
+        data = b""  # as in _dumps: cloudpickle may know how; if not, its error is the one to show
+    try:
+        return _dump_with(by_value.Pickler, value, stand_in)
+    except Exception as error:
+        raise SerializationError(_explain(value, error)) from error
+
+
+def _dump_with(base: Any, value: Any, stand_in: Callable[[Any], Any]) -> bytes:
+    target = io.BytesIO()
+    pickler = type("StatePickler", (base,), {"persistent_id": lambda _, item: stand_in(item)})
+    pickler(target, 5).dump(value)
+    return target.getvalue()
+
+
+class _StateUnpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, resolve: Callable[[Any], Any]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._resolve = resolve
+
+    def persistent_load(self, stand_in: Any) -> Any:
+        return self._resolve(stand_in)
+
+
+def load_state(data: bytes, resolve: Callable[[Any], Any]) -> Any:
+    """What ``dump_state`` pickled; ``resolve`` gives the object for each stand-in."""
+    return _StateUnpickler(data, resolve).load()
 
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
