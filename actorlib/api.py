@@ -57,14 +57,18 @@ def init(
     logging_level: Any = None,
     include_dashboard: bool | None = None,
     preload: Sequence[str] = (),
+    key: str | None = None,
     **more: Any,
 ) -> Context:
     """Start a session, or join the one at ``address``.
 
     Args:
-        address: None starts a node of our own; else the address of a ``cluster_utils.Cluster`` (or of a Ray cluster).
+        address: None starts a node of our own. ``"HOST:PORT"`` joins the cluster whose head is there, by the node of it
+            that runs on this machine; ``"auto"`` the only one that does (or the one that ACTORLIB_ADDRESS names). The
+            address of a ``cluster_utils.Cluster`` joins that. (With ``engine="ray"``, of a Ray cluster.)
         engine: what runs it all: "local" (our runtime, on this machine or on the cluster at ``address``), "inline"
             (everything in this process, for debugging) or "ray" (a Ray cluster; needs the extra ``actorlib[ray]``).
+        key: with ``address="HOST:PORT"``, a driver's key file; without one the node's own key is used.
         num_cpus, num_gpus, resources, labels, object_store_memory: what the node has (only when it is our own).
         namespace: where names of actors are looked up; a private one if not given.
         log_to_driver: whether workers' prints are shown here.
@@ -73,6 +77,7 @@ def init(
 
     Raises:
         TypeError: for unknown arguments. ValueError: for wrong values. RuntimeError: if a session runs already.
+        ConnectionError: if no node of the cluster at ``address`` runs on this machine.
         EngineUnavailableError: if the engine can't be used here. NotSupportedByEngineError: if it can't do that.
 
     Example:
@@ -105,6 +110,7 @@ def init(
         include_dashboard=include_dashboard,
         preload=list(preload),
         more=more,
+        key=key,
     )
     _engine.Slot.engine = started = registry.start(engine, settings)
     _engine.Slot.closed = False

@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from actorlib.runtime.drivers.driver import address_of
-from actorlib.runtime.drivers.node_process import NodeConfig, NodeHandle, address_to_json, launch_node
+from actorlib.runtime.drivers.node_process import NodeConfig, NodeHandle, launch_node
+from actorlib.runtime.drivers.session_file import address_to_json
 
 NODE_ARGUMENTS = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "memory")
 

@@ -21,6 +21,7 @@ from actorlib.transport import limits, messages
 from actorlib.transport.link import Address
 
 FRAME_EXTENSION = 1
+VERSION_BYTES = 32  # the first bytes of a session, in which its version must lie
 Decoder = Callable[[Any], Any]
 
 
@@ -138,6 +139,22 @@ def encode_batch(batch: Sequence[tuple[Any, ...]]) -> list[Any]:
     codes = _CODES
     body = msgpack.packb([codes[type(message)] + message for message in batch], default=hook, use_bin_type=True)
     return [body, *hook.frames]
+
+
+def version_of(body: Any) -> int | None:
+    """The protocol version in the Hello that ``body`` begins with; None: it does not begin with one.
+
+    Every version's Hello begins with its code and that number, so that two versions can tell each other apart.
+    """
+    reader = msgpack.Unpacker(max_buffer_size=VERSION_BYTES)
+    try:
+        reader.feed(bytes(body[:VERSION_BYTES]))
+        reader.read_array_header()
+        reader.read_array_header()
+        code, version = reader.unpack(), reader.unpack()
+    except (ValueError, msgpack.UnpackException):
+        return None
+    return version if code == _CODES[messages.Hello][0] and type(version) is int else None
 
 
 def decode_batch(body: Any, frames: Sequence[Any] = ()) -> list[Any]:

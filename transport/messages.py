@@ -77,6 +77,12 @@ class Hello(NamedTuple):
     python_version: str
 
 
+class Refused(NamedTuple):
+    """In place of a session: why who has said Hello is not talked to. The last message on that connection."""
+
+    reason: str
+
+
 class Goodbye(NamedTuple):
     """Last message of a process that leaves on purpose: what it held may be let go of now."""
 
@@ -506,6 +512,30 @@ class JobEnded(NamedTuple):
     reason: str
 
 
+class Join(NamedTuple):
+    """node -> GCS, dialled by host, port and key alone: who are you, and whom do you admit? Answered by Welcome."""
+
+    request_id: int
+
+
+class Welcome(NamedTuple):
+    request_id: int
+    gcs: Address
+    keys: tuple[tuple[Any, ...], ...]  # the rows of the register: ``transport/drivers/keys.Key``
+
+
+class KeysAllowed(NamedTuple):
+    """GCS -> nodes: whom the cluster admits from now on."""
+
+    keys: tuple[tuple[Any, ...], ...]
+
+
+class KeysChanged(NamedTuple):
+    """The register was written: look at it. node -> its processes; the command line -> GCS, answered by Done."""
+
+    request_id: int
+
+
 class NodeRegister(NamedTuple):
     """node -> GCS; answered by NodeRegistered."""
 
@@ -516,6 +546,7 @@ class NodeRegister(NamedTuple):
     labels: dict[str, str]
     hostname: str
     os_pid: int
+    host_id: str  # processes with the same one see each other's pids and shared memory
 
 
 class NodeRegistered(NamedTuple):
@@ -907,6 +938,7 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (2, Goodbye, _D.ANY),
     (3, Failure, _D.ANY),
     (4, Done, _D.ANY),
+    (186, Refused, _D.ANY),
     (10, WorkerReady, _D.PROCESS_TO_NODE),
     (11, WorkerBlocked, _D.PROCESS_TO_NODE),
     (12, WorkerUnblocked, _D.PROCESS_TO_NODE),
@@ -964,6 +996,10 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (119, NodeReport, _D.TO_GCS),
     (120, NodesChanged, _D.FROM_GCS),
     (121, NodesList, _D.TO_GCS),
+    (187, Join, _D.TO_GCS),
+    (188, Welcome, _D.FROM_GCS),
+    (189, KeysAllowed, _D.GCS_TO_NODE),
+    (190, KeysChanged, _D.ANY),
     (130, ActorRegister, _D.TO_GCS),
     (131, ActorRegistered, _D.FROM_GCS),
     (132, ActorSubscribe, _D.TO_GCS),

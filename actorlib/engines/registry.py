@@ -29,6 +29,7 @@ class Settings:
     logging_level: Any = None
     include_dashboard: bool | None = None
     preload: list[str] = field(default_factory=list)
+    key: str | None = None
     more: dict[str, Any] = field(default_factory=dict)  # arguments that only some engine knows
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actorlib.scheduler.drivers.membership import Member
 from actorlib.scheduler.drivers.output import Stream
 from actorlib.scheduler.drivers.zygote import ZygoteClient
 from actorlib.scheduler.lease import LeaseTable, Request
@@ -21,7 +21,7 @@ from actorlib.scheduler.worker_pool import UNUSED, Worker, WorkerPool, WorkerSta
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers import processes
 from actorlib.transport.drivers.loop import Loop
-from actorlib.transport.ids import ActorId, GroupId, IdFactory, JobId, LeaseId, NodeId, ProcessId, new_process_id
+from actorlib.transport.ids import ActorId, GroupId, JobId, LeaseId, NodeId, ProcessId, new_process_id
 from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.messages import Death, NodeView, Resources
 
@@ -41,7 +41,7 @@ class Hosting:
         self.reason = ""
 
 
-class NodeService:
+class NodeService(Member):
     """One machine's scheduler. See the module's docstring."""
 
     def __init__(
@@ -57,21 +57,14 @@ class NodeService:
         keep_idle: int,
         others: Sequence[Any],
     ) -> None:
-        self.loop = loop
-        self.gcs = gcs
-        self.labels = labels
-        self.hostname = hostname
-        self.epoch = int(time.time() * 1000) & 0xFFFFFFFF
-        self.pool = Pool(total)
-        self.ids = IdFactory(loop.address.process_id)
+        super().__init__(loop, gcs, Pool(total), labels, hostname, worker_config["host_id"])
         self.leases = LeaseTable(loop.address.node_id, self.pool, self)
         self.workers = WorkerPool(keep_idle, self._start_worker, self._worker_found)
-        self.stopping: str | None = None
+        self.spared: set[int] = {zygote.pid} if zygote is not None else set()  # children that are no orphans
         self._zygote = zygote
         self._worker_config = worker_config
         self._session_dir = session_dir
         self._others = others
-        self._views: dict[NodeId, NodeView] = {}
         self._streams: dict[ProcessId, tuple[Stream, Stream]] = {}
         self._drivers: dict[ProcessId, tuple[Link, int]] = {}
         self._watchers: dict[ProcessId, dict[ProcessId, Link]] = {}
@@ -84,9 +77,7 @@ class NodeService:
         self._revoked: dict[ProcessId, Request] = {}  # leases taken away with their group: their holders will be told
         self._start_failures: dict[str, int] = {}
         self._oom_kills = self._count_oom_kills()
-        self._reporting = False
         self._telling = False
-        self._reported: Any = None
         self._prepare()
         self._tick()
 
@@ -149,35 +140,7 @@ class NodeService:
     def _now(self) -> float:
         return self.loop.now()
 
-    def to_gcs(self, message: tuple[Any, ...]) -> None:
-        self.loop.link(self.gcs).send(message)
-
-    # -- joining and reporting -----------------------------------------------------------------------------------------
-    def register(self) -> None:
-        self.to_gcs(
-            messages.NodeRegister(
-                self.ids.request_id(),
-                self.loop.address,
-                self.epoch,
-                self.pool.total,
-                self.labels,
-                self.hostname,
-                os.getpid(),
-            )
-        )
-
-    def _on_registered(self, _: Link, message: messages.NodeRegistered) -> None:
-        for view in message.nodes:
-            self._views[view.address.node_id] = view
-
-    def _on_nodes_changed(self, _: Link, message: messages.NodesChanged) -> None:
-        for view in message.nodes:
-            before = self._views.get(view.address.node_id)
-            self._views[view.address.node_id] = view
-            if not view.alive and (before is None or before.alive):
-                self._node_lost(view)
-        self.leases.recheck(self._now())
-
+    # -- other nodes ---------------------------------------------------------------------------------------------------
     def _node_lost(self, view: NodeView) -> None:
         """Another node is gone, and with it all of its processes: whoever dealt with them must hear of it."""
         node_id = view.address.node_id
@@ -191,29 +154,6 @@ class NodeService:
                 link.send(messages.ProcessDied(view.address.process_id, death))
         self._process_died(view.address.process_id, death)
 
-    def views(self) -> Sequence[NodeView]:
-        here = self.loop.address.node_id
-        mine = NodeView(
-            self.loop.address,
-            self.epoch,
-            True,
-            self.pool.total,
-            self.pool.visible(),
-            self.labels,
-            self.hostname,
-            0,
-            (),
-            "",
-        )
-        return [mine, *(view for node_id, view in self._views.items() if node_id != here)]
-
-    def node_addresses(self) -> list[Address]:
-        return [view.address for view in self._views.values() if view.alive]
-
-    def node_address(self, node_id: NodeId) -> Address | None:
-        view = self._views.get(node_id)
-        return view.address if view is not None and view.alive else None
-
     def _tick(self) -> None:
         """What no event brings: the age of demands that nobody can satisfy, idle workers, the report to the GCS."""
         if self.stopping is not None:
@@ -224,19 +164,6 @@ class NodeService:
             self._stop_worker(worker, UNUSED)
         self._report()
         self.loop.call_later(limits.heartbeat_period_s, self._tick)
-
-    def _changed(self) -> None:
-        """Resources have moved: tell the GCS, batched."""
-        if not self._reporting:
-            self._reporting = True
-            self.loop.call_later(limits.node_report_period_s, self._report)
-
-    def _report(self) -> None:
-        self._reporting = False
-        report = messages.NodeReport(self.epoch, self.pool.visible(), self.leases.reasons())
-        if report != self._reported and self.stopping is None:
-            self._reported = report
-            self.to_gcs(report)
 
     # -- processes that come -------------------------------------------------------------------------------------------
     def _on_hello(self, link: Link, message: messages.Hello) -> None:
@@ -271,11 +198,10 @@ class NodeService:
     # -- workers -------------------------------------------------------------------------------------------------------
     def _start_worker(self, runtime_env: str) -> ProcessId:
         process_id = self._new_process_id()
-        endpoint = f"ipc://{self._session_dir}/{process_id.hex()}"
         config = {
             **self._worker_config,
             "process_id": process_id,
-            "endpoint": endpoint,
+            "endpoint": self.inbox(f"ipc://{self._session_dir}/{process_id.hex()}"),
             "runtime_env": runtime_env,
             "node": self.loop.address,
             "gcs": self.gcs,
@@ -405,7 +331,7 @@ class NodeService:
     def _sweep_orphans(self) -> None:
         """Children of dead workers have become ours: end them with their parent."""
         for pid in processes.children_of(os.getpid()):
-            if pid != self._zygote.pid:
+            if pid not in self.spared:
                 try:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
@@ -423,6 +349,8 @@ class NodeService:
                 self._kill(lease.worker, "the process that had leased it is gone")
         for service in self._others:
             service.process_died(process_id, death)
+        if death.node_id == self.loop.address.node_id and self.gcs != self.loop.address:
+            self.to_gcs(messages.ProcessDied(process_id, death))
         self._watched.pop(process_id, None)
         for link in self._watchers.pop(process_id, {}).values():
             link.send(messages.ProcessDied(process_id, death))

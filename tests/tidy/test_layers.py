@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "api": {"api"},
     "engines": {"api", "engines"},
     "runtime": {"transport", "store", "gcs", "scheduler", "api", "runtime"},
+    "cli": {"transport", "api", "runtime", "cli"},
     "testing": {"transport", "sim", "store", "gcs", "scheduler", "api", "runtime", "testing"},
 }
 
@@ -51,6 +52,7 @@ API_EXCEPTIONS = {
     "actorlib/cluster_utils.py": {
         "actorlib.runtime.drivers.driver",  # a cluster of nodes on this machine, for tests: it starts processes
         "actorlib.runtime.drivers.node_process",
+        "actorlib.runtime.drivers.session_file",
     },
     "actorlib/exceptions.py": {"actorlib.transport.messages"},  # the outcomes of calls that become exceptions
     "actorlib/options.py": {"actorlib.scheduler.resources"},  # amounts as exact units: pure functions
@@ -81,6 +83,8 @@ MAKES_SOCKETS = {
     "transport/drivers/sockets.py",
     # The door's own sockets, inside the process: libzmq's questions about strangers and its events; no peer's frames.
     "transport/drivers/access.py",
+    # Asks once whether we would be let in, before there is a process that could have sockets.
+    "transport/drivers/knock.py",
 }
 UNPICKLES = {
     "actorlib/serialization.py",

@@ -24,23 +24,18 @@ from actorlib.transport import limits
 from actorlib.transport.drivers import access as access_module
 from actorlib.transport.drivers.access import (
     DOMAIN,
-    HEAD,
     ZAP_ENDPOINT,
     Access,
-    AccessError,
     Handshakes,
-    Identity,
-    KeyFile,
-    KeyPair,
-    KeyStore,
     ZapHandler,
     end_connections,
-    new_key_pair,
     port_of,
     sender_of,
     zap_reply,
 )
+from actorlib.transport.drivers.keys import HEAD, AccessError, Identity, KeyFile, KeyPair, KeyStore, new_key_pair
 from actorlib.transport.drivers.sockets import Sockets
+from actorlib.transport.endpoint import parse
 from actorlib.transport.ids import new_process_id
 
 pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
@@ -151,7 +146,7 @@ def make_client(context, kind, keys, client):
     elif mechanism == "curve":
         server = keys.head.public if server_key == "right" else new_key_pair().public
         if key is not None:
-            Access(keys.clients[key], nobody, lambda _: None).secure_client(socket, server)
+            Access(keys.clients[key], nobody).secure_client(socket, server)
         else:
             socket.curve_serverkey = server
     return socket
@@ -171,7 +166,7 @@ class Door:
     def bind(self):
         socket = self.context.socket(self.kind.server)
         if self.mechanism == "curve":
-            Access(self.keys.head, nobody, lambda _: None).secure_server(socket)
+            Access(self.keys.head, nobody).secure_server(socket)
         elif self.mechanism == "plain":
             socket.plain_server = True
         socket.zap_domain = self.domain
@@ -417,7 +412,7 @@ def test_the_cluster_key_is_made_once(tmp_path):
 def test_secrets_are_not_printed(store):
     file = store.new("gpu-7", "node")
     assert file.keys.secret.decode() not in repr(file) + str(file.keys)
-    assert file.keys.secret.decode() not in store._register.read_text()
+    assert file.keys.secret.decode() not in store.register.path.read_text()
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o604, 0o620, 0o602, 0o777])
@@ -514,7 +509,7 @@ def test_a_revocation_is_on_disk_and_reaches_other_processes_once(store):
     watching = KeyStore(store.directory, on_revoked=told.append)
     node, other = store.new("gpu-7", "node"), store.new("gpu-8", "node")
     assert watching.identify(node.keys.public) is not None
-    code = "import sys; from actorlib.transport.drivers.access import KeyStore; KeyStore(sys.argv[1]).revoke('gpu-7')"
+    code = "import sys; from actorlib.transport.drivers.keys import KeyStore; KeyStore(sys.argv[1]).revoke('gpu-7')"
     subprocess.run([sys.executable, "-c", code, str(store.directory)], check=True, timeout=30)
     assert watching.identify(node.keys.public) is None
     assert watching.refresh() == ()
@@ -599,17 +594,18 @@ def test_a_register_that_cannot_be_read_admits_nobody_new_and_says_why(store, da
 class Host:
     """``Sockets`` as a process has them, with its access."""
 
-    def __init__(self, keys, is_allowed, server_keys, endpoint="tcp://127.0.0.1:*"):
-        self.access = Access(keys, is_allowed, server_keys.get)
+    def __init__(self, keys, is_allowed, server_keys, endpoint=";tcp://127.0.0.1:*;"):
+        self.access = Access(keys, is_allowed)
         self.id = new_process_id()
         self.sockets = Sockets(self.id, endpoint, self.access)
-        server_keys[self.sockets.endpoint] = keys.public
-        self.endpoint = self.sockets.endpoint
-        self.names = {}
+        local, remote, key = parse(self.sockets.endpoint)
+        self.endpoint = remote or local
+        server_keys[self.endpoint] = key
+        self.names, self.server_keys = {}, server_keys
 
     def dial(self, other):
         self.names[other.id] = other.id + b"1"
-        self.sockets.connect(self.names[other.id], other.endpoint)
+        self.sockets.connect(self.names[other.id], other.endpoint, self.server_keys[other.endpoint])
 
     def send(self, other, text):
         """False when the connection isn't there (yet, or for good)."""
@@ -666,7 +662,7 @@ def test_what_a_peer_says_of_its_own_role_is_not_believed(hosts, store, context)
     keys = store.new("ada", "driver").keys
     with context.socket(zmq.DEALER) as liar:
         liar.setsockopt(zmq.METADATA, b"X-Role:head")
-        Access(keys, nobody, lambda _: None).secure_client(liar, store.cluster_key().public)
+        Access(keys, nobody).secure_client(liar, store.cluster_key().public)
         liar.connect(head.endpoint)
         liar.send(b"hello")
         assert head.receive(PATIENCE_S)[0] == ("ada", "driver")
@@ -683,8 +679,14 @@ def test_local_endpoints_are_as_they_were(tmp_path, hosts, store):
     assert node.sockets.outbox.maxmsgsize == limits.frame_bytes_max
 
 
-def test_without_access_sockets_have_no_curve_and_no_handler():
-    plain = Sockets(new_process_id(), "tcp://127.0.0.1:*")
+def test_nothing_is_on_tcp_without_keys():
+    for endpoint in ("tcp://127.0.0.1:*", ";tcp://127.0.0.1:*;"):
+        with pytest.raises(ValueError, match="nothing is without keys"):
+            Sockets(new_process_id(), endpoint)
+
+
+def test_without_access_sockets_have_no_curve_and_no_handler(tmp_path):
+    plain = Sockets(new_process_id(), f"ipc://{tmp_path}/plain")
     try:
         assert plain.inbox.mechanism == plain.outbox.mechanism == zmq.NULL
         assert plain.inbox.maxmsgsize == limits.frame_bytes_max
@@ -700,9 +702,9 @@ def test_nobody_dials_who_can_not_be_told_from_an_impostor(hosts):
 
 
 def test_an_address_that_is_not_ours_leaves_nothing_behind(store):
-    access = Access(store.cluster_key(), store.identify, {}.get)
+    access = Access(store.cluster_key(), store.identify)
     with pytest.raises(zmq.ZMQError):
-        Sockets(new_process_id(), "tcp://192.0.2.1:*", access)
+        Sockets(new_process_id(), ";tcp://192.0.2.1:*;", access)
     assert access.handler is None
 
 
@@ -710,7 +712,7 @@ def test_an_address_that_is_not_ours_leaves_nothing_behind(store):
 def test_a_revoked_key_is_cut_off_at_once_and_the_others_come_back(hosts, store):
     head, bad, good = hosts(), hosts(store.new("bad", "node").keys), hosts(store.new("good", "node").keys)
     ended = []
-    store.on_revoked = lambda name: ended.append((name, head.access.drop(name)))
+    store.register.on_revoked = lambda name: ended.append((name, head.access.drop(name)))
     for node in (bad, good):
         node.dial(head)
         assert arrives(node, head, b"hello")
@@ -728,11 +730,11 @@ def test_a_connection_that_never_sent_anything_is_cut_off_as_well(hosts, store, 
     head = hosts()
     keys = store.new("quiet", "driver").keys
     with context.socket(zmq.DEALER) as quiet:
-        Access(keys, nobody, lambda _: None).secure_client(quiet, store.cluster_key().public)
+        Access(keys, nobody).secure_client(quiet, store.cluster_key().public)
         with quiet.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED) as monitor:
             quiet.connect(head.endpoint)
             assert recv_monitor_message(monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            store.on_revoked = head.access.drop
+            store.register.on_revoked = head.access.drop
             store.revoke("quiet")
             assert monitor.poll(int(PATIENCE_S * 1000))
             assert recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED
@@ -889,7 +891,7 @@ def test_a_stuck_handler_does_not_stop_the_connections_that_there_are(hosts, sto
         blocker.linger = 0
         pair = new_key_pair()
         second = pair.public
-        Access(pair, nobody, lambda _: None).secure_client(blocker, store.cluster_key().public)
+        Access(pair, nobody).secure_client(blocker, store.cluster_key().public)
         blocker.connect(head.endpoint)
         assert stuck.wait(PATIENCE_S)
         for _ in range(1500):  # more events than a socket's usual high-water mark

@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from actorlib.transport import codec, limits, messages
 from actorlib.transport.ids import ProcessId
@@ -29,13 +29,14 @@ CHEAP_CHECK_S = 0.0002
 class SocketLink:
     """A session with one peer over one of our two sockets."""
 
-    __slots__ = ("dialled", "hello", "is_down", "loop", "name", "peer", "pending", "session")
+    __slots__ = ("dialled", "hello", "is_down", "loop", "name", "peer", "pending", "sender", "session")
 
     def __init__(self, loop: LinkLayer, peer: Address, dialled: bool, nonce: int) -> None:
         self.loop = loop
         self.peer = peer
         self.dialled = dialled
         self.hello: Any = None
+        self.sender: Any = None  # who has proved a key for it; None: it is local, or we dialled it
         self.is_down = False
         self.pending: list[Any] = []
         self.session = Session(nonce)
@@ -122,6 +123,10 @@ class LinkLayer:
 
     def post(self, callback: Callable[[Any], None], argument: Any) -> None:
         raise NotImplementedError
+
+    def _vouch(self, link: SocketLink, hello: messages.Hello) -> str:
+        """What speaks against believing ``hello``; "" if nothing does."""
+        return ""
 
     # -- link.Host -----------------------------------------------------------------------------------------------------
     def now(self) -> float:
@@ -225,16 +230,21 @@ class LinkLayer:
         except NewSession:
             if not link.dialled:
                 self._end_accepted(link.peer.process_id, "the peer has begun a new session")
-                self._on_batch(self._accept(frames[0]), frames)
+                later = self._accept(frames[0])
+                later.sender = link.sender
+                self._on_batch(later, frames)
             return
         if link.session.owes_acknowledgement():
             self._send_frames(link, [link.session.acknowledgement()])
         self._schedule_sweep(link, now)
 
     def _deliver(self, link: SocketLink, frames: list[bytes]) -> None:
-        batch = codec.decode_batch(memoryview(frames[1])[HEADER_BYTES:], frames[2:])
+        body = memoryview(frames[1])[HEADER_BYTES:]
         if link.hello is None and not link.dialled:
-            batch = self._greet(link, batch)
+            self._check_version(link, body)
+            batch = self._greet(link, codec.decode_batch(body, frames[2:]))
+        else:
+            batch = codec.decode_batch(body, frames[2:])
         for message in batch:
             self.dispatch(link, message)
 
@@ -245,14 +255,26 @@ class LinkLayer:
             raise codec.MalformedBatch("a session starts with Hello")
         if hello.address.process_id != link.peer.process_id:
             raise codec.MalformedBatch("the process id in Hello is not that of the connection")
-        if hello.protocol_version != messages.PROTOCOL_VERSION:
-            raise codec.MalformedBatch(
-                f"protocol version {hello.protocol_version}, this process speaks {messages.PROTOCOL_VERSION}"
-            )
+        doubt = self._vouch(link, hello)
+        if doubt:
+            self._turn_away(link, doubt)
         link.hello = hello
         link.peer = hello.address
         self._accepted[hello.address.process_id] = link
         return batch if messages.Hello in self.handlers else batch[1:]
+
+    def _check_version(self, link: SocketLink, body: memoryview) -> None:
+        """Before anything else is read: what another version says may not be readable at all."""
+        version = codec.version_of(body)
+        if version is not None and version != messages.PROTOCOL_VERSION:
+            text = f"protocol version {version}, this process speaks {messages.PROTOCOL_VERSION}; install one version"
+            self._turn_away(link, text)
+
+    def _turn_away(self, link: SocketLink, reason: str) -> NoReturn:
+        """Say why, and have no more to do with them."""
+        frames = codec.encode_batch([messages.Refused(reason)])
+        self._send_frames(link, link.session.outgoing(self._clock(), frames, len(frames[0])))
+        raise codec.MalformedBatch(reason)
 
     def _refuse(self, link: SocketLink, reason: str) -> None:
         self.malformed += 1
@@ -265,7 +287,9 @@ class LinkLayer:
     def dispatch(self, link: Link, message: Any) -> None:
         handler = self.handlers.get(type(message))
         if handler is None:
-            if type(message) is not messages.Goodbye:
+            if type(message) is messages.Refused:
+                self.drop_link(link.peer.process_id, f"we were refused there: {message.reason}")
+            elif type(message) is not messages.Goodbye:
                 print(f"actorlib: nobody here handles {type(message).__name__}", file=sys.stderr, flush=True)
             return
         if self._debug:

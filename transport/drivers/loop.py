@@ -20,7 +20,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from zmq.backend import zmq_poll
@@ -28,7 +28,11 @@ from zmq.backend import zmq_poll
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.link_layer import LinkLayer, SocketLink, _call, _nothing
 from actorlib.transport.drivers.sockets import Sockets
+from actorlib.transport.endpoint import parse, way_to
 from actorlib.transport.link import Address, Handler, Link
+
+if TYPE_CHECKING:  # only who is on TCP pays for importing it
+    from actorlib.transport.drivers.access import Access
 
 HOT_LOOKS = 20
 ROUNDS_MAX = 8
@@ -63,8 +67,10 @@ class Loop(LinkLayer):
         helper: bool = True,
         trace_dir: str | None = None,
         spin: bool = False,
+        access: Access | None = None,
     ) -> None:
-        self._sockets = Sockets(address.process_id, address.endpoint)
+        self._access = access
+        self._sockets = Sockets(address.process_id, address.endpoint, access)
         address = address._replace(endpoint=self._sockets.endpoint)
         super().__init__(address, hello, handlers, on_link_down, time.monotonic, trace_dir)
         self._followers: list[Follower] = []
@@ -91,10 +97,11 @@ class Loop(LinkLayer):
 
     # -- sockets -------------------------------------------------------------------------------------------------------
     def _connect(self, link: SocketLink) -> None:
-        self._sockets.connect(link.name, link.peer.endpoint)
+        endpoint, server_key = way_to(link.peer, self.address)
+        self._sockets.connect(link.name, endpoint, server_key)
 
     def _disconnect(self, link: SocketLink) -> None:
-        self._sockets.disconnect(link.peer.endpoint)
+        self._sockets.disconnect(way_to(link.peer, self.address)[0])
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self._readers[fd] = callback
@@ -347,12 +354,41 @@ class Loop(LinkLayer):
             if not ready or self._closing:
                 return count > 0
             for socket, _ in ready:
-                frames = socket.recv_multipart(NOBLOCK)
                 if socket is inbox:
-                    self._on_batch(self._accepted.get(frames[0]) or self._accept(frames[0]), frames)
-                elif frames[0] in self._named:  # else it is of a link that was dropped meanwhile
+                    self._take_from_inbox(inbox)
+                    continue
+                frames = socket.recv_multipart(NOBLOCK)
+                if frames[0] in self._named:  # else it is of a link that was dropped meanwhile
                     self._on_batch(self._named[frames[0]], frames)
         return True
+
+    def _take_from_inbox(self, inbox: Any) -> None:
+        if self._access is None:
+            frames = inbox.recv_multipart(NOBLOCK)
+            self._on_batch(self._accepted.get(frames[0]) or self._accept(frames[0]), frames)
+            return
+        parts = inbox.recv_multipart(NOBLOCK, copy=False)
+        sender = self._access.sender_of(parts[-1])
+        frames = [part.bytes for part in parts]
+        link = self._accepted.get(frames[0])
+        if link is None:
+            link = self._accept(frames[0])
+            link.sender = sender
+        elif link.sender != sender:
+            # What we would answer goes to whoever took the name over, so there is nobody left to talk to.
+            self._refuse(link, f"{sender} speaks under the name of a process of {link.sender}")
+            return
+        self._on_batch(link, frames)
+
+    def _vouch(self, link: SocketLink, hello: messages.Hello) -> str:
+        """Who came over TCP has proved a key; the address that they claim must be of the same key, and the role too."""
+        if self._access is None or link.sender is None:
+            return ""
+        if link.sender.role == "driver" and hello.role != "driver":
+            return f"the key {link.sender.name!r} is a driver's, and this is a {hello.role}"
+        if not self._access.vouches_for(link.sender, parse(hello.address.endpoint).key):
+            return f"its address has another key than {link.sender.name!r}, which it has proved"
+        return ""
 
     def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
         socket = self._sockets.outbox if link.dialled else self._sockets.inbox

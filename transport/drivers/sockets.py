@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from actorlib.transport import limits
+from actorlib.transport.endpoint import Endpoint, parse
 from actorlib.transport.ids import ProcessId
 
 if TYPE_CHECKING:  # only who is on TCP pays for importing it
@@ -22,7 +23,8 @@ class Sockets:
     """The two sockets of a process: the inbox, which binds, and the outbox, which connects to every peer.
 
     Two, because a ROUTER that both binds and connects under mutual ids loses messages in silence when both sides dial.
-    With ``access``, whatever of it is on TCP is CURVE; local sockets are as they are without.
+    With ``access``, whatever of it is on TCP is CURVE; local sockets are as they are without. ``endpoint`` afterwards
+    says where the inbox was bound indeed, and with which key (see ``transport/endpoint.py``).
     """
 
     def __init__(self, process_id: ProcessId, endpoint: str, access: Access | None = None) -> None:
@@ -39,7 +41,7 @@ class Sockets:
         try:
             self.endpoint = self._bind(endpoint)
         finally:
-            if access is not None and not self.endpoint:
+            if not self.endpoint:
                 self.close(linger_ms=0)
 
     def _router(self, process_id: ProcessId) -> zmq.Socket[bytes]:
@@ -55,19 +57,26 @@ class Sockets:
         return socket
 
     def _bind(self, endpoint: str) -> str:
+        """The local socket first: what CURVE sets on the inbox holds for what is bound from then on."""
+        local, remote, _ = parse(endpoint)
+        if local.startswith("tcp://") or (remote and self._access is None):
+            raise ValueError(f"{endpoint} is on TCP, and nothing is without keys")
+        if local:
+            local = self._bind_local(local)
+        if self._access is None or not remote:
+            return local
+        self._access.bind(self.inbox, remote)
+        return str(Endpoint(local, self.inbox.getsockopt_string(zmq.LAST_ENDPOINT), self._access.public_key()))
+
+    def _bind_local(self, endpoint: str) -> str:
         if endpoint.startswith("ipc://"):
             directory = Path(endpoint[len("ipc://") :]).parent
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.inbox.bind(endpoint)
-            return endpoint
-        if self._access is not None and endpoint.startswith("tcp://"):
-            self._access.bind(self.inbox, endpoint)
-        else:
-            self.inbox.bind(endpoint)
+        self.inbox.bind(endpoint)
         return self.inbox.getsockopt_string(zmq.LAST_ENDPOINT)
 
-    def connect(self, name: bytes, endpoint: str) -> None:
-        """Dial a peer; what is sent under ``name`` goes there.
+    def connect(self, name: bytes, endpoint: str, server_key: str = "") -> None:
+        """Dial one way to a peer; what is sent under ``name`` goes there. Over TCP it must prove ``server_key``.
 
         A name is used once: libzmq aborts the process when a name is given to a second connection, and the first goes
         on for a moment after it was disconnected.
@@ -76,7 +85,7 @@ class Sockets:
             AccessError: The endpoint is on TCP, and ``access`` does not know its owner's key.
         """
         if self._access is not None:
-            self._access.prepare_connect(self.outbox, endpoint)
+            self._access.prepare_connect(self.outbox, endpoint, server_key)
         self.outbox.setsockopt(zmq.CONNECT_ROUTING_ID, name)
         self.outbox.connect(endpoint)
 
@@ -95,7 +104,8 @@ class Sockets:
         if self._access is not None:
             self._access.close()
         self.context.term()
-        if self.endpoint.startswith("ipc://"):
-            path = self.endpoint[len("ipc://") :]
+        local = parse(self.endpoint).local
+        if local.startswith("ipc://"):
+            path = local[len("ipc://") :]
             if os.path.exists(path):
                 os.unlink(path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from actorlib.runtime.drivers.cluster_view import ClusterView
 from actorlib.runtime.drivers.node_process import NodeConfig, NodeHandle, launch_node
+from actorlib.runtime.drivers.session_file import base_directory, find
 from actorlib.transport import messages
 from actorlib.transport.ids import JobId, new_process_id
 from actorlib.transport.link import Address
@@ -30,14 +31,16 @@ class Driver(ClusterView):
         host_id: str,
         namespace: str | None,
         log_to_driver: bool,
+        node_pid: int | None = None,
+        credentials: Any = None,
     ) -> None:
         process_id = new_process_id()
-        address = Address(process_id, node.node_id, f"ipc://{directory}/{process_id.hex()}")
+        inbox = f"ipc://{directory}/{process_id.hex()}"
+        address = Address(process_id, node.node_id, credentials.inbox(inbox) if credentials is not None else inbox)
         job_id = JobId(process_id)
         trace_dir = os.path.join(directory, "logs")
-        super().__init__(
-            address, "driver", node, gcs, job_id, host_id, namespace or f"job-{process_id.hex()}", trace_dir
-        )
+        namespace = namespace or f"job-{process_id.hex()}"
+        super().__init__(address, "driver", node, gcs, job_id, host_id, namespace, trace_dir, credentials)
         self._node_handle = handle
         self._log_to_driver = log_to_driver
         self._node_pidfd = -1
@@ -47,13 +50,13 @@ class Driver(ClusterView):
             "address": gcs.endpoint,
             "node_id": node.node_id.hex(),
             "session_dir": directory,
-            "node_pid": handle.pid if handle is not None else None,
+            "node_pid": handle.pid if handle is not None else node_pid,
         }
-        if handle is not None:
-            self._node_pidfd = os.pidfd_open(handle.pid)
+        if node_pid is not None:
+            self._node_pidfd = os.pidfd_open(node_pid)
             self.loop.run(lambda: self.loop.add_reader(self._node_pidfd, self._node_ended))
-            if handle.note:
-                print(f"actorlib: {handle.note}", file=sys.stderr)
+        if handle is not None and handle.note:
+            print(f"actorlib: {handle.note}", file=sys.stderr)
         self.ask(
             self.gcs,
             lambda rid: messages.JobStarted(rid, job_id, self.address, self.namespace, " ".join(sys.argv[:1])),
@@ -132,6 +135,38 @@ def address_of(handle: NodeHandle) -> str:
     )
 
 
+def join_cluster(address: str, key: str | None, namespace: str | None, log_to_driver: bool) -> Driver:
+    """Join the cluster of a ``Cluster``'s address, or by a node on this machine the one at HOST:PORT (or "auto").
+
+    Raises:
+        ConnectionError: No node of that cluster runs here. AccessError: the key can't be used.
+    """
+    credentials: Any = None
+    pid: int | None = None
+    if "|" in address:
+        found = join(address)
+        node, gcs, host_id = found["node"], found["gcs"], found["host_id"]
+    else:
+        session = find(address)
+        node, gcs, host_id, pid = session.node, session.gcs, session.host_id, session.pid
+        credentials = _credentials(session.credentials, key)
+    directory = tempfile.mkdtemp(prefix="s-d", dir=base_directory())
+    try:
+        driver = Driver(None, node, gcs, directory, host_id, namespace, log_to_driver, pid, credentials)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return _with_directory(driver, directory)
+
+
+def _credentials(path: str, key: str | None) -> Any:
+    from actorlib.transport.drivers.credentials import Credentials
+    from actorlib.transport.drivers.keys import KeyFile
+
+    credentials = Credentials.load(path)
+    return credentials if key is None else credentials.with_key(KeyFile.load(key))
+
+
 def start_local(
     address: str | None,
     num_cpus: float | None,
@@ -143,17 +178,11 @@ def start_local(
     object_store_memory: int | None,
     log_to_driver: bool,
     preload: list[str],
+    key: str | None,
 ) -> Driver:
     """Start a node of our own, or join a cluster, and connect to it."""
     if address is not None:
-        found = join(address)
-        directory = tempfile.mkdtemp(prefix="s-d", dir=os.path.dirname(os.path.dirname(found["node"].endpoint[6:])))
-        try:
-            driver = Driver(None, found["node"], found["gcs"], directory, found["host_id"], namespace, log_to_driver)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        return _with_directory(driver, directory)
+        return join_cluster(address, key, namespace, log_to_driver)
     config = NodeConfig(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
@@ -167,7 +196,16 @@ def start_local(
     )
     handle = launch_node(config)
     try:
-        return Driver(handle, handle.address, handle.gcs, handle.session_dir, handle.host_id, namespace, log_to_driver)
+        return Driver(
+            handle,
+            handle.address,
+            handle.gcs,
+            handle.session_dir,
+            handle.host_id,
+            namespace,
+            log_to_driver,
+            handle.pid,
+        )
     except BaseException:
         with contextlib.suppress(Exception):
             handle.stop()

@@ -13,9 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from actorlib.runtime.drivers.session_file import address_from_json, address_to_json, base_directory, remove_directories
 
 WORKER_MODULE = "actorlib.runtime.drivers.worker"
 LAUNCH_TIMEOUT_S = 30.0
@@ -32,26 +33,33 @@ class NodeConfig:
     memory: int | None = None
     object_store_memory: int | None = None
     gcs: list[Any] | None = None  # Address with ids in hex
-    directory: str | None = None  # the GCS's tables, if they are to outlive the session
+    directory: str | None = None  # the head's, with tables and keys, if they are to outlive the session
     durable: bool = False
     can_grow: bool = True  # whether other nodes may join
+    ip: str = ""  # a node of a cluster of machines: where its processes bind
+    port: int = 0  # of such a cluster's head
+    join: str = ""  # HOST:PORT of the head, for a node that isn't
+    key_file: str = ""  # for such a node
+    is_daemon: bool = False  # it outlives whoever launched it
     sys_path: list[str] = field(default_factory=list)
     cwd: str = ""
     preload: list[str] = field(default_factory=list)
     host_id: str | None = None  # whose memory it shares; None: that of the machine
 
 
+class CannotStart(Exception):
+    """A node can't be what its settings say, for a reason that its user can mend."""
+
+
 class NodeHandle:
     """A node process that this process has started."""
 
     def __init__(self, process: subprocess.Popen[bytes], life_fd: int, ready: dict[str, Any]) -> None:
-        from actorlib.transport.link import Address
-
         self.process = process
         self._life_fd = life_fd
-        self.address = Address(bytes.fromhex(ready["process_id"]), bytes.fromhex(ready["node_id"]), ready["endpoint"])  # type: ignore[arg-type]
-        process_id, node_id, endpoint = ready["gcs"]
-        self.gcs = Address(bytes.fromhex(process_id), bytes.fromhex(node_id), endpoint)  # type: ignore[arg-type]
+        self.address = address_from_json(ready["node"])
+        self.gcs = address_from_json(ready["gcs"])
+        self.head: str = ready["head"]  # HOST:PORT, of a cluster of machines
         self.session_dir: str = ready["session_dir"]
         self.host_id: str = ready["host_id"]
         self.note: str = ready["note"]
@@ -69,7 +77,7 @@ class NodeHandle:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-        self._clean()
+        remove_directories(self.session_dir)
 
     def kill(self) -> None:
         """SIGKILL: as if the machine had gone."""
@@ -78,24 +86,12 @@ class NodeHandle:
         if self._life_fd >= 0:
             os.close(self._life_fd)
             self._life_fd = -1
-        self._clean()
-
-    def _clean(self) -> None:
-        """Remove what a node that was killed could not remove itself."""
-        from actorlib.store.drivers.files import shared_directory, spill_directory
-
-        shutil.rmtree(self.session_dir, ignore_errors=True)
-        shutil.rmtree(shared_directory(os.path.basename(self.session_dir)), ignore_errors=True)
-        shutil.rmtree(spill_directory(self.session_dir), ignore_errors=True)
-
-
-def address_to_json(address: Any) -> list[Any]:
-    return [address.process_id.hex(), address.node_id.hex(), address.endpoint]
+        remove_directories(self.session_dir)
 
 
 def launch_node(config: NodeConfig) -> NodeHandle:
     """Start a node process and wait until it serves. Raises RuntimeError with what it printed if it can't."""
-    life_read, life_write = os.pipe()
+    life_read, life_write = (-1, -1) if config.is_daemon else os.pipe()
     ready_read, ready_write = os.pipe()
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     code = f"import sys; sys.path[:0] = {[root]!r}; from actorlib.runtime.drivers.node_process import main; main()"
@@ -103,25 +99,31 @@ def launch_node(config: NodeConfig) -> NodeHandle:
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", code, settings],
-            pass_fds=(life_read, ready_write),
+            pass_fds=(ready_write,) if config.is_daemon else (life_read, ready_write),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
     finally:
-        os.close(life_read)
+        if life_read >= 0:
+            os.close(life_read)
         os.close(ready_write)
+    answer: dict[str, Any] = {"error": "it ended without a word; see its output above"}
     with os.fdopen(ready_read, "rb") as source:
-        line = source.readline()
-    answer = json.loads(line) if line else {"error": "it ended without a word; see its output above"}
+        for line in source:
+            answer = json.loads(line)
+            if "progress" not in answer:
+                break
+            print(f"actorlib: {answer['progress']}", file=sys.stderr, flush=True)
     if "error" in answer:
-        os.close(life_write)
+        if life_write >= 0:
+            os.close(life_write)
         process.wait(LAUNCH_TIMEOUT_S)
         raise RuntimeError(f"the node could not be started: {answer['error']}")
     return NodeHandle(process, life_write, answer)
 
 
 def _session_directory() -> str:
-    base = f"/tmp/actorlib-{os.getuid()}"
+    base = base_directory()
     os.makedirs(base, mode=0o700, exist_ok=True)
     if os.stat(base).st_uid != os.getuid():
         raise PermissionError(f"{base} belongs to another user; remove it")
@@ -167,6 +169,9 @@ def main() -> None:
         sys.exit(1)
     try:
         _serve(settings, session_dir)
+    except CannotStart as error:
+        os.write(ready_fd, json.dumps({"error": str(error)}).encode() + b"\n")
+        sys.exit(1)
     except BaseException as error:
         os.write(ready_fd, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         raise
@@ -181,8 +186,13 @@ def _serve(settings: dict[str, Any], session_dir: str) -> None:
     processes.become_subreaper()
     processes.raise_fd_limit()
     sys.path[:0] = [path for path in settings["sys_path"] if path not in sys.path]
-    zygote = ZygoteClient(WORKER_MODULE, settings["preload"])
-    node = Node(settings, session_dir, zygote)
+    node: Node
+    if settings["ip"]:
+        from actorlib.runtime.drivers.cluster_node import ClusterNode
+
+        node = ClusterNode.start(settings, session_dir, WORKER_MODULE)
+    else:
+        node = Node(settings, session_dir, ZygoteClient(WORKER_MODULE, settings["preload"]))
     os.write(settings["ready_fd"], json.dumps(node.ready()).encode() + b"\n")
     os.close(settings["ready_fd"])
     try:
@@ -195,77 +205,94 @@ class Node:
     """A node's services on one loop."""
 
     def __init__(self, settings: dict[str, Any], session_dir: str, zygote: Any) -> None:
-        from actorlib.runtime.drivers.head import join_gcs
         from actorlib.scheduler.drivers.node import NodeService
-        from actorlib.store.drivers.files import choose_directory, spill_directory
-        from actorlib.store.drivers.service import StoreService
-        from actorlib.transport import messages
-        from actorlib.transport.drivers.loop import Loop
-        from actorlib.transport.drivers.processes import memory_limit_bytes
-        from actorlib.transport.ids import JobId, NodeId, new_process_id
+        from actorlib.transport.ids import NodeId, new_process_id
         from actorlib.transport.link import Address
 
+        self.settings = settings
         self.session_dir = session_dir
-        process_id = new_process_id()
-        address = Address(process_id, NodeId(process_id), f"ipc://{session_dir}/node")
-        hello = messages.Hello(
-            messages.PROTOCOL_VERSION,
-            address,
-            "node",
-            os.getpid(),
-            JobId(b""),
-            f"{sys.version_info[0]}.{sys.version_info[1]}",
-        )
-        trace_dir = os.path.join(session_dir, "logs")
-        self.loop = Loop(address, hello, {}, self._on_link_down, helper=False, trace_dir=trace_dir)
+        self.trace_dir = os.path.join(session_dir, "logs")
         self.host_id = settings["host_id"] or _host_id()
-        capacity = settings["object_store_memory"] or int(memory_limit_bytes() * 0.3)
-        directory, capacity, self.note = choose_directory(
-            os.path.basename(session_dir), capacity, os.path.join(session_dir, "objects")
+        self.gcs_service: Any = None
+        process_id = new_process_id()
+        self.loop = self._make_loop(Address(process_id, NodeId(process_id), f"ipc://{session_dir}/node"))
+        self.store = self._make_store()
+        self.gcs = self._find_gcs()
+        hostname = socket.gethostname()
+        total = _total_resources(settings, hostname)
+        labels = {"actorlib.io/node-id": process_id.hex(), **settings["labels"]}
+        keep = max(1, -(-total["CPU"] // 10_000))
+        others = [self.store] if self.gcs_service is None else [self.store, self.gcs_service]
+        config = self._worker_config()
+        self.service = NodeService(
+            self.loop, self.gcs, total, labels, hostname, zygote, config, session_dir, keep, others
         )
-        spill_to = spill_directory(session_dir)
-        spill_bytes = int(shutil.disk_usage(os.path.dirname(spill_to)).free * 0.8)
-        self.store = StoreService(
+        self._install_handlers()
+        self._life_fd = settings["life_fd"]
+        if self._life_fd >= 0:
+            self.loop.add_reader(self._life_fd, self._launcher_gone)
+        self.loop.check = self._check
+        self.service.register()
+        self.service.workers.prestart(min(keep, 64))
+
+    def _make_loop(self, address: Any, access: Any = None) -> Any:
+        from actorlib.transport import messages
+        from actorlib.transport.drivers.loop import Loop
+        from actorlib.transport.ids import JobId
+
+        python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        hello = messages.Hello(messages.PROTOCOL_VERSION, address, "node", os.getpid(), JobId(b""), python)
+        return Loop(address, hello, {}, self._on_link_down, helper=False, trace_dir=self.trace_dir, access=access)
+
+    def _make_store(self) -> Any:
+        from actorlib.store.drivers.files import choose_directory, spill_directory
+        from actorlib.store.drivers.service import StoreService
+        from actorlib.transport.drivers.processes import memory_limit_bytes
+
+        capacity = self.settings["object_store_memory"] or int(memory_limit_bytes() * 0.3)
+        directory, capacity, self.note = choose_directory(
+            os.path.basename(self.session_dir), capacity, os.path.join(self.session_dir, "objects")
+        )
+        spill_to = spill_directory(self.session_dir)
+        return StoreService(
             self.loop,
             directory,
             spill_to,
             capacity,
-            spill_bytes,
+            int(shutil.disk_usage(os.path.dirname(spill_to)).free * 0.8),
             self.host_id,
             lambda node_id: self.service.node_address(node_id),
             lambda: self.service.node_addresses(),
         )
-        self.gcs_service: Any = None
-        if settings["gcs"] is None:
-            self.gcs = self.loop.address
-            self._host_gcs(settings)
-        else:
-            head, node_id, endpoint = settings["gcs"]
-            self.gcs = Address(bytes.fromhex(head), NodeId(bytes.fromhex(node_id)), endpoint)  # type: ignore[arg-type]
-        others = [self.store] if self.gcs_service is None else [self.store, self.gcs_service]
-        hostname = socket.gethostname()
-        total = _total_resources(settings, hostname)
-        labels = {"actorlib.io/node-id": process_id.hex(), **settings["labels"]}
-        worker_config = {
+
+    def _find_gcs(self) -> Any:
+        """The GCS's address; without one in the settings we are the head and host it."""
+        if self.settings["gcs"] is not None:
+            return address_from_json(self.settings["gcs"])
+        self._host_gcs(self.settings)
+        return self.loop.address
+
+    def _worker_config(self) -> dict[str, Any]:
+        return {
             "host_id": self.host_id,
-            "sys_path": settings["sys_path"],
-            "cwd": settings["cwd"],
-            "trace_dir": trace_dir,
-            "can_grow": settings["can_grow"],
+            "sys_path": self.settings["sys_path"],
+            "cwd": self.settings["cwd"],
+            "trace_dir": self.trace_dir,
+            "credentials": "",
+            "can_grow": self.settings["can_grow"],
         }
-        keep = max(1, -(-total["CPU"] // 10_000))
-        self.service = NodeService(
-            self.loop, self.gcs, total, labels, hostname, zygote, worker_config, session_dir, keep, others
-        )
+
+    def _install_handlers(self) -> None:
+        from actorlib.runtime.drivers.head import join_gcs
+
         self.loop.handlers.update(self.store.handlers)
         self.loop.handlers.update(self.service.handlers)
         if self.gcs_service is not None:
             join_gcs(self.loop, self.service, self.gcs_service, self._watch_node)
-        self._life_fd = settings["life_fd"]
-        self.loop.add_reader(self._life_fd, self._launcher_gone)
-        self.loop.check = self._check
-        self.service.register()
-        self.service.workers.prestart(min(keep, 64))
+
+    def tell_launcher(self, text: str) -> None:
+        """What takes its time, while the launcher waits for us."""
+        os.write(self.settings["ready_fd"], json.dumps({"progress": text}).encode() + b"\n")
 
     def _check(self) -> None:
         self.service.check()
@@ -305,11 +332,9 @@ class Node:
             self.gcs_service.link_down(link, reason)
 
     def ready(self) -> dict[str, Any]:
-        address = self.loop.address
         return {
-            "process_id": address.process_id.hex(),
-            "node_id": address.node_id.hex(),
-            "endpoint": address.endpoint,
+            "node": address_to_json(self.loop.address),
+            "head": "",
             "gcs": address_to_json(self.gcs),
             "session_dir": self.session_dir,
             "host_id": self.host_id,
@@ -322,13 +347,3 @@ class Node:
         self.store.close()
         if self.gcs_service is not None:
             self.journal.close()
-
-
-def wait_for(condition: Any, timeout_s: float) -> bool:
-    """Poll a condition; for callers that have no loop yet."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True

@@ -42,7 +42,9 @@ class Worker(Checkpointing):
     def __init__(self, config: dict[str, Any]) -> None:
         node, gcs = Address(*config["node"]), Address(*config["gcs"])
         address = Address(ProcessId(config["process_id"]), node.node_id, config["endpoint"])
-        super().__init__(address, "worker", node, gcs, JobId(b""), config["host_id"], "", config.get("trace_dir"))
+        credentials = self._load_credentials(config.get("credentials", ""))
+        trace_dir = config.get("trace_dir")
+        super().__init__(address, "worker", node, gcs, JobId(b""), config["host_id"], "", trace_dir, credentials)
         self.can_grow = config.get("can_grow", True)
         self.init_execution()
         self.mailbox = Mailbox()
@@ -75,6 +77,15 @@ class Worker(Checkpointing):
                 m.DrainAndExit: self._on_drain,
             }
         )
+
+    @staticmethod
+    def _load_credentials(path: str) -> Any:
+        """What a worker of a cluster of machines needs to be called from elsewhere."""
+        if not path:
+            return None
+        from actorlib.transport.drivers.credentials import Credentials
+
+        return Credentials.load(path)
 
     # -- messages ------------------------------------------------------------------------------------------------------
     def _on_run_tasks(self, link: Link, message: messages.RunTasks) -> None:

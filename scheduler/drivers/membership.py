@@ -1,0 +1,121 @@
+"""A node's part in its cluster: it registers, reports what it has free, and knows the other nodes.
+
+``NodeService`` derives from ``Member``: this is what it is towards the GCS and the other nodes; what it does for the
+processes of its own machine is in ``node.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actorlib.scheduler.lease import LeaseTable
+from actorlib.scheduler.resources import Pool
+from actorlib.transport import limits, messages
+from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.ids import IdFactory, NodeId
+from actorlib.transport.link import Address, Link
+from actorlib.transport.messages import NodeView
+
+
+class Member:
+    """One node, as its cluster sees it. See the module's docstring."""
+
+    leases: LeaseTable
+
+    def __init__(
+        self, loop: Loop, gcs: Address, pool: Pool, labels: dict[str, str], hostname: str, host_id: str
+    ) -> None:
+        self.loop = loop
+        self.gcs = gcs
+        self.pool = pool
+        self.labels = labels
+        self.hostname = hostname
+        self.host_id = host_id
+        self.epoch = int(time.time() * 1000) & 0xFFFFFFFF
+        self.ids = IdFactory(loop.address.process_id)
+        self.stopping: str | None = None
+        self.is_registered = False
+        self._views: dict[NodeId, NodeView] = {}
+        self._reporting = False
+        self._reported: Any = None
+        self.inbox: Callable[[str], str] = lambda local: local
+        """The endpoint that a worker binds, from its local one: on a cluster of machines it adds one on TCP."""
+
+    def _now(self) -> float:
+        return self.loop.now()
+
+    def to_gcs(self, message: tuple[Any, ...]) -> None:
+        self.loop.link(self.gcs).send(message)
+
+    # -- joining -------------------------------------------------------------------------------------------------------
+    def register(self) -> None:
+        self.to_gcs(
+            messages.NodeRegister(
+                self.ids.request_id(),
+                self.loop.address,
+                self.epoch,
+                self.pool.total,
+                self.labels,
+                self.hostname,
+                os.getpid(),
+                self.host_id,
+            )
+        )
+
+    def _on_registered(self, _: Link, message: messages.NodeRegistered) -> None:
+        self.is_registered = True
+        for view in message.nodes:
+            self._views[view.address.node_id] = view
+
+    def _on_nodes_changed(self, _: Link, message: messages.NodesChanged) -> None:
+        for view in message.nodes:
+            before = self._views.get(view.address.node_id)
+            self._views[view.address.node_id] = view
+            if not view.alive and (before is None or before.alive):
+                self._node_lost(view)
+        self.leases.recheck(self._now())
+
+    def _node_lost(self, view: NodeView) -> None:
+        """Another node is gone."""
+        raise NotImplementedError
+
+    # -- the other nodes -----------------------------------------------------------------------------------------------
+    def views(self) -> Sequence[NodeView]:
+        here = self.loop.address.node_id
+        mine = NodeView(
+            self.loop.address,
+            self.epoch,
+            True,
+            self.pool.total,
+            self.pool.visible(),
+            self.labels,
+            self.hostname,
+            0,
+            (),
+            "",
+        )
+        return [mine, *(view for node_id, view in self._views.items() if node_id != here)]
+
+    def node_addresses(self) -> list[Address]:
+        return [view.address for view in self._views.values() if view.alive]
+
+    def node_address(self, node_id: NodeId) -> Address | None:
+        view = self._views.get(node_id)
+        return view.address if view is not None and view.alive else None
+
+    # -- reporting -----------------------------------------------------------------------------------------------------
+    def _changed(self) -> None:
+        """Resources have moved: tell the GCS, batched."""
+        if not self._reporting:
+            self._reporting = True
+            self.loop.call_later(limits.node_report_period_s, self._report)
+
+    def _report(self) -> None:
+        self._reporting = False
+        report = messages.NodeReport(self.epoch, self.pool.visible(), self.leases.reasons())
+        if report != self._reported and self.stopping is None:
+            self._reported = report
+            self.to_gcs(report)

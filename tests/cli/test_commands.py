@@ -1,0 +1,103 @@
+"""The command line, as its user has it: processes, exit codes, what is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+TIMEOUT_S = 60
+
+
+def actorlib(*arguments, code=0, **options):
+    """Run the command; its output, both streams."""
+    command = [sys.executable, "-m", "actorlib.cli", *map(str, arguments)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S, **options
+    )
+    assert done.returncode == code, f"exit code {done.returncode}: {done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture
+def head(tmp_path):
+    """A head that runs on its own; HOST:PORT and its directory."""
+    directory = tmp_path / "head"
+    text = actorlib("start", "--head", "--port", 0, "--dir", directory, "--num-cpus", 1)
+    address = re.search(r"cluster at (\S+) is up", text)[1]
+    yield address, directory, text
+    subprocess.run([sys.executable, "-m", "actorlib.cli", "stop", "--address", address], capture_output=True)
+
+
+def test_a_cluster_is_started_joined_shown_used_and_stopped(head, tmp_path):
+    address, _, text = head
+    line = text.strip().splitlines()[-1].split()
+    assert line[:4] == ["actorlib", "start", "--address", address]
+    labels = ("--resources", '{"disk": 2}', "--labels", '{"zone": "b"}')
+    actorlib(*line[1:], "--num-cpus", 1, *labels)
+    shown = actorlib("status", "--address", address)
+    assert shown.count("alive") == 2 and "0/2 disk" in shown and "nothing waits" in shown
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, actorlib\n"
+        "actorlib.init()\n"
+        "@actorlib.remote(resources={'disk': 1})\n"
+        "def double(x): return 2 * x\n"
+        "print('result', actorlib.get(double.remote(int(sys.argv[1]))), len(actorlib.nodes()))\n"
+    )
+    assert "result 42 2" in actorlib("run", "--address", address, script, "21")
+    assert actorlib("stop", "--address", address).count("has ended") == 2
+    assert "no node of" in actorlib("stop", "--address", address, code=1)
+
+
+def test_a_node_in_the_foreground_ends_with_sigterm_and_leaves_nothing(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "actorlib.cli",
+        "start",
+        "--head",
+        "--port",
+        "0",
+        "--block",
+        "--dir",
+        tmp_path / "d",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert "is up" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(TIMEOUT_S) == 0
+    process.stdout.close()
+
+
+def test_keys_are_made_listed_and_revoked(head):
+    _, directory, _ = head
+    path = actorlib("keys", "new", "gpu-7", "--dir", directory).strip()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    actorlib("keys", "new", "ada", "--role", "driver", "--dir", directory)
+    listed = actorlib("keys", "list", "--dir", directory, env={**os.environ, "COLUMNS": "200"})
+    assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
+        ["node-1", "node"],
+        ["gpu-7", "node"],
+        ["ada", "driver"],
+    ]
+    assert "has been told" in actorlib("keys", "revoke", "gpu-7", "--dir", directory)
+    assert "revoked" in actorlib("keys", "list", "--dir", directory, env={**os.environ, "COLUMNS": "200"})
+    assert "already" in actorlib("keys", "new", "gpu-7", "--dir", directory, code=1)
+
+
+def test_what_a_killed_node_leaves_is_cleaned_up(head):
+    address, _, text = head
+    pid = int(re.search(r"pid (\d+)", text)[1])
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "no node" in actorlib("stop", "--address", address, code=1)

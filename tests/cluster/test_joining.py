@@ -1,0 +1,68 @@
+"""Nodes on TCP with keys: they join, run what they are given, and leave; who may not join is told why."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import actorlib
+
+
+@actorlib.remote
+def where() -> str:
+    return actorlib.get_runtime_context().get_node_id()
+
+
+@actorlib.remote
+class Keeper:
+    """Keeps a value, and reads references that others own."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, amount):
+        self.value += amount
+        return self.value
+
+    def read(self, refs):
+        return actorlib.get(refs[0])
+
+    def own(self):
+        return [actorlib.put("mine")]
+
+    def pid(self):
+        return os.getpid()
+
+
+def test_tasks_actors_and_references_cross_between_machines(machines):
+    head = machines.start_head()
+    there = machines.add(resources={"there": 1})
+    machines.join()
+    assert actorlib.cluster_resources()["CPU"] == 2
+    assert actorlib.get(where.options(resources={"there": 1}).remote(), timeout=30) == there.address.node_id.hex()
+    keeper = Keeper.options(resources={"there": 0.5}, num_cpus=0).remote()
+    assert actorlib.get([keeper.add.remote(1) for _ in range(10)], timeout=30)[-1] == 10
+    assert actorlib.get(keeper.read.remote([actorlib.put("ours")]), timeout=30) == "ours"
+    (theirs,) = actorlib.get(keeper.own.remote(), timeout=30)
+    assert actorlib.get(theirs, timeout=30) == "mine"
+    large = np.arange(200_000)
+    assert (actorlib.get(keeper.read.remote([actorlib.put(large)]), timeout=30) == large).all()
+    here = Keeper.options(num_cpus=0, scheduling_strategy="SPREAD").remote()
+    assert actorlib.get(here.read.remote([keeper.add.remote(1)]), timeout=30) == 11  # an actor on one calls through us
+    for address in (head.address, there.address):
+        assert "tcp://127.0.0.1:" in address.endpoint
+
+
+def test_a_node_that_leaves_is_missed_at_once_and_what_it_ran_is_said_to_be_lost(machines):
+    machines.start_head()
+    there = machines.add(resources={"there": 1})
+    machines.join()
+    keeper = Keeper.options(resources={"there": 1}).remote()
+    assert actorlib.get(keeper.add.remote(1), timeout=30) == 1
+    machines.others.remove(there)
+    there.stop()
+    machines.wait_for(1)
+    with pytest.raises(actorlib.exceptions.ActorDiedError, match="node"):
+        actorlib.get(keeper.add.remote(1), timeout=30)
