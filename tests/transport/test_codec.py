@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actorlib.transport import codec, limits, messages
-from actorlib.transport.link import Address
+from actorlib.transport.ids import JobId
+from actorlib.transport.link import NOWHERE, Address
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5) | st.binary(max_size=8),
@@ -121,3 +122,11 @@ def test_wrong_shapes_are_refused():
         codec.decode_batch(msgpack.packb([[59, 1, msgpack.ExtType(1, b"\x05\0\0\0")]]))
     with pytest.raises(codec.MalformedBatch):
         codec.decode_batch(b"", [b""] * (limits.frames_per_batch_max + 1))
+
+
+def test_the_version_is_read_before_anything_else():
+    hello = messages.Hello(7, NOWHERE, "node", 1, JobId(b""), "3.11")
+    (body,) = codec.encode_batch([hello, messages.Done(1)])
+    assert codec.version_of(memoryview(body)) == 7
+    for other in (codec.encode_batch([messages.Done(7)])[0], b"", b"\x91", b"\xff" * 64, body[:2]):
+        assert codec.version_of(memoryview(other)) is None

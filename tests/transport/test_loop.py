@@ -174,3 +174,14 @@ def test_an_idle_loop_sleeps(loops):
     time.sleep(0.5)
     assert time.process_time() - before < 0.05
     assert loop.run(lambda: True)
+
+
+def test_another_version_is_told_so(loops, capfd):
+    server = loops({messages.DebugPing: echo})
+    downs = []
+    client = loops({}, lambda link, reason: downs.append(reason))
+    client.hello = client.hello._replace(protocol_version=messages.PROTOCOL_VERSION + 1)
+    ask(client, server.address, 1)
+    assert client.drive(lambda: bool(downs), 10)
+    assert f"protocol version {messages.PROTOCOL_VERSION + 1}" in downs[0]
+    assert "protocol version" in capfd.readouterr().err
