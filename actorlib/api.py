@@ -113,7 +113,7 @@ def init(
         key=key,
     )
     _engine.Slot.engine = started = registry.start(engine, settings)
-    _engine.Slot.closed = False
+    _engine.Slot.closed, _engine.Slot.why_closed = False, ""
     return Context(started.address_info)
 
 

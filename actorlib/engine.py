@@ -217,6 +217,7 @@ class Slot:
     engine: Engine | None = None
     auto_init: Callable[[], Engine] | None = None
     closed: bool = False  # shutdown() was called; the next use says so rather than starting anew
+    why_closed: str = ""  # if for another reason
 
 
 def current() -> Engine:
@@ -228,7 +229,9 @@ def current() -> Engine:
     if engine is not None:
         return engine
     if Slot.closed:
-        raise RuntimeError("actorlib was shut down in this process; call actorlib.init() to start it again")
+        raise RuntimeError(
+            Slot.why_closed or "actorlib was shut down in this process; call actorlib.init() to start it again"
+        )
     if Slot.auto_init is None:
         raise RuntimeError("no engine: call actorlib.init() first")
     return Slot.auto_init()

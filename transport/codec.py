@@ -62,6 +62,8 @@ def _rebuild(kind: Any) -> Decoder | None:
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         each = _rebuild(arguments[0]) or _check_items(arguments[0])
         return None if each is None else lambda items: tuple([each(item) for item in items])
+    if origin is dict and arguments:
+        return _check_entries(*arguments)
     if origin in (typing.Union, types.UnionType):
         for argument in arguments:
             inner = _rebuild(argument)
@@ -79,6 +81,24 @@ def _check_items(kind: Any) -> Decoder | None:
         if type(item) not in allowed:
             raise MalformedBatch(f"an item is a {type(item).__name__}, not {allowed[0].__name__}")
         return item
+
+    return check
+
+
+def _check_entries(key_kind: Any, value_kind: Any) -> Decoder:
+    """A dict whose keys and values are what the annotation says: handlers calculate with them."""
+    check_key = _check_items(key_kind)
+    check_value, rebuild_value = _check_items(value_kind), _rebuild(value_kind)
+
+    def check(entries: Any) -> Any:
+        for key, value in entries.items():
+            if check_key is not None:
+                check_key(key)
+            if check_value is not None:
+                check_value(value)
+            if rebuild_value is not None:
+                rebuild_value(value)
+        return entries
 
     return check
 
@@ -176,8 +196,8 @@ def decode_batch(body: Any, frames: Sequence[Any] = ()) -> list[Any]:
             raw=False,
             strict_map_key=False,
             ext_hook=payload,
-            max_array_len=size,
-            max_map_len=size,
+            max_array_len=min(size, limits.elements_per_array_max),
+            max_map_len=min(size, limits.elements_per_array_max),
         )
         if type(items) is not tuple:
             raise MalformedBatch("a batch is an array")

@@ -11,7 +11,10 @@ frame_bytes_max = 1 << 30
 frames_per_batch_max = 4096
 batch_body_bytes_max = 64 << 20
 batch_messages_max = 65_536
-nesting_depth_max = 64
+elements_per_array_max = 1 << 22
+"""Items of one array or map in a batch: each costs eight bytes before anybody has looked at it. (msgpack itself refuses
+what is nested more than 1024 deep.)
+"""
 own_frame_bytes_min = 4096
 """Payloads of this size and above travel as frames of their own."""
 session_batches_in_flight_max = 1024
@@ -20,6 +23,11 @@ session_ack_delay_s = 0.05
 session_ack_every_batches = 64
 session_resend_after_s = 2.0
 session_resend_after_s_max = 30.0
+
+loop_held_s_max = 0.05
+"""A turn of the loop that takes longer is told in debug mode."""
+trace_bytes_max = 16 << 20
+trace_files_kept_max = 2
 
 # -- calls -------------------------------------------------------------------------------------------------------------
 inline_bytes_max = 100 * 1024
@@ -35,6 +43,12 @@ lineage_bytes_max = 256 << 20
 
 # -- node --------------------------------------------------------------------------------------------------------------
 stderr_tail_bytes_max = 4096
+print_forward_bytes_per_s = 1 << 20
+"""Prints of one worker that are passed on to the driver; what comes faster lies in the worker's file only."""
+print_line_bytes_max = 1 << 18
+"""A line that is longer is passed on in pieces."""
+print_file_bytes_max = 16 << 20
+"""A worker's file of prints is then put aside, in place of the one before."""
 worker_idle_s = 60.0
 worker_start_timeout_s = 60.0
 infeasible_after_s = 2.0

@@ -1,16 +1,21 @@
 """What workers print: read from their pipes, kept as a tail for the day they die, written to rotating files, and passed
-on to the driver with repeated lines folded."""
+on to the driver with repeated lines folded.
+
+A worker is never held up by its prints, and nobody's memory by how much it prints: what comes faster than the driver is
+to be bothered with is left out there, with a line that says how much and where all of it lies.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable
 
 from actorlib.transport import limits
 
 READ_BYTES = 1 << 16
-FILE_BYTES_MAX = 16 << 20
-FORWARD_BYTES_PER_TURN_MAX = 1 << 18
+DRAIN_READS_MAX = 64
 
 
 def fold(lines: list[str]) -> list[str]:
@@ -25,17 +30,41 @@ def fold(lines: list[str]) -> list[str]:
     return out
 
 
+class Allowance:
+    """How many bytes of prints may be passed on: so many a second, and as many at once after a quiet while."""
+
+    def __init__(self, now: float) -> None:
+        self._left = float(limits.print_forward_bytes_per_s)
+        self._at = now
+
+    def take(self, now: float, size: int) -> bool:
+        """Whether ``size`` bytes may pass. A piece passes whole while anything is left."""
+        rate = limits.print_forward_bytes_per_s
+        self._left = min(float(rate), self._left + (now - self._at) * rate)
+        self._at = now
+        if self._left <= 0:
+            return False
+        self._left -= size
+        return True
+
+
 class Stream:
     """One pipe of one worker."""
 
-    def __init__(self, fd: int, path: str, forward: Callable[[str], None]) -> None:
+    def __init__(
+        self, fd: int, path: str, forward: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
         self.tail = b""
         self._path = path
         self._forward = forward
-        self._rest = b""
+        self._clock = clock
+        self._allowance = Allowance(clock())
+        self._left_out = 0
+        self._rest = b""  # of a line that has not ended
         self._file_bytes = 0
+        self._is_writable = True
 
     def read(self) -> bool:
         """Take what is there (a bounded piece); False at the end of the pipe."""
@@ -43,44 +72,70 @@ class Stream:
             data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
             return True
-        if not data:
-            self._pass_on(b"", last=True)
-            return False
-        self.tail = (self.tail + data)[-limits.stderr_tail_bytes_max :]
-        self._write(data)
-        self._pass_on(data, last=False)
-        return True
+        if data:
+            self._take(data)
+        return bool(data)
 
     def drain(self) -> None:
         """Everything that is there now (its writer has died)."""
-        for _ in range(64):
+        for _ in range(DRAIN_READS_MAX):
             try:
                 data = os.read(self.fd, READ_BYTES)
             except BlockingIOError:
                 return
             if not data:
                 return
-            self.tail = (self.tail + data)[-limits.stderr_tail_bytes_max :]
-            self._write(data)
-            self._pass_on(data, last=False)
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self.tail = (self.tail + data)[-limits.stderr_tail_bytes_max :]
+        self._write(data)
+        self._pass_on(data)
 
     def _write(self, data: bytes) -> None:
-        if self._file_bytes > FILE_BYTES_MAX:
-            os.replace(self._path, self._path + ".1")
-            self._file_bytes = 0
-        with open(self._path, "ab") as target:
-            target.write(data)
+        if not self._is_writable:
+            return
+        try:
+            if self._file_bytes > limits.print_file_bytes_max:
+                os.replace(self._path, self._path + ".1")
+                self._file_bytes = 0
+            with open(self._path, "ab") as target:
+                target.write(data)
+        except OSError as error:  # prints still reach the driver; a full disk must not stop the node
+            self._is_writable = False
+            print(f"actorlib: prints are no longer kept in {self._path}: {error}", file=sys.stderr, flush=True)
         self._file_bytes += len(data)
 
-    def _pass_on(self, data: bytes, last: bool) -> None:
-        whole, newline, rest = (self._rest + data).rpartition(b"\n")
-        self._rest = rest
-        text = whole if newline else b""
-        if last and rest:
-            text, self._rest = (text + b"\n" + rest if text else rest), b""
-        if text:
-            lines = text[-FORWARD_BYTES_PER_TURN_MAX:].decode(errors="replace").split("\n")
-            self._forward("\n".join(fold(lines)))
+    def _pass_on(self, data: bytes) -> None:
+        whole, newline, rest = data.rpartition(b"\n")
+        if newline:
+            whole, self._rest = self._rest + whole, rest
+        else:
+            whole, self._rest = b"", self._rest + rest
+            if len(self._rest) >= limits.print_line_bytes_max:
+                whole, self._rest = self._rest, b""
+        if whole or newline:
+            self._offer(whole)
+
+    def _offer(self, text: bytes) -> None:
+        if not self._allowance.take(self._clock(), len(text)):
+            if not self._left_out:
+                where = f"; all of them are in {self._path}" if self._is_writable else ""
+                self._forward(f"[actorlib: prints come too fast to be shown{where}]")
+            self._left_out += len(text)
+            return
+        self._tell_left_out()
+        self._forward("\n".join(fold(text.decode(errors="replace").split("\n"))))
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            self._forward(f"[actorlib: {self._left_out} bytes of prints were not shown]")
+            self._left_out = 0
 
     def close(self) -> None:
+        """Pass on the line that was not ended, and what there is to say about what was left out."""
+        rest, self._rest = self._rest, b""
+        self._tell_left_out()
+        if rest:
+            self._offer(rest)
         os.close(self.fd)

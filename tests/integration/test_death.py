@@ -149,28 +149,100 @@ def test_children_of_a_killed_worker_are_swept():
     pytest.fail("the simulator outlived its host")
 
 
-def test_a_worker_that_closes_its_stdout_or_changes_directory_or_forks_goes_on():
+def odd_outputs():
+    os.close(1)
+    os.close(2)
+
+
+def odd_streams():
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def odd_fork():
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+
+
+def odd_child_that_lives_on():
+    if os.fork() == 0:
+        time.sleep(0.2)
+        os._exit(3)
+
+
+def odd_child_that_returns():
+    """Both go on; what the child says must not be taken for the parent's word."""
+    os.fork()
+    return os.getpid()
+
+
+@pytest.mark.parametrize("odd", [odd_outputs, odd_streams, odd_fork, odd_child_that_lives_on, odd_child_that_returns])
+def test_what_user_code_does_to_its_process_is_mended_for_the_next_call(odd, capfd):
     @actorlib.remote
-    def odd():
-        os.chdir("/")
-        os.close(1)
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
-        return "fine"
+    class Host:
+        def do(self, function):
+            return function() or os.getpid()
 
-    assert actorlib.get(odd.remote(), timeout=10) == "fine"
+        def look(self):
+            print("still heard")
+            sys.stdout.flush()
+            os.fstat(1), os.fstat(2)
+            return os.getpid()
+
+    host = Host.remote()
+    refs = [host.do.remote(odd), *[host.look.remote() for _ in range(3)]]
+    pid = actorlib.get(refs[0], timeout=20)
+    assert actorlib.get(refs, timeout=20) == [pid] * 4
+    deadline, seen = time.monotonic() + 10, ""
+    while "still heard" not in seen and time.monotonic() < deadline:
+        time.sleep(0.01)
+        seen += capfd.readouterr().out
+    assert f"pid={pid}) still heard" in seen
 
 
-def test_many_prints_do_not_block(capfd):
+def test_a_task_that_changes_directory_changes_it_for_nobody_else_and_an_actor_stays_where_it_went(tmp_path):
+    @actorlib.remote
+    def move():
+        os.chdir(tmp_path)
+        return "moved"
+
+    @actorlib.remote
+    def here():
+        return os.getcwd()
+
+    @actorlib.remote
+    class Settler:
+        def __init__(self):
+            os.chdir(tmp_path)
+
+        def here(self):
+            return os.getcwd()
+
+    refs = [(move if i % 5 == 0 else here).remote() for i in range(50)]
+    assert set(actorlib.get(refs, timeout=20)) == {"moved", os.getcwd()}
+    assert actorlib.get(Settler.remote().here.remote(), timeout=20) == str(tmp_path)
+
+
+def test_a_hundred_megabytes_of_prints_hold_nobody_up_and_fill_no_memory(capfd):
+    import psutil
+
     @actorlib.remote
     def talk():
-        for i in range(20_000):
-            print("a line of some length that is printed again and again", i)
-        return "done"
+        line = "a line of some length that is printed again and again " * 19 + "\n"
+        for _ in range(100_000):
+            sys.stdout.write(line)
+        sys.stderr.write("x" * 20_000_000)  # and no end of the line
+        return len(line) * 100_000
 
-    assert actorlib.get(talk.remote(), timeout=30) == "done"
+    node = psutil.Process(actorlib.engine.Slot.engine.address_info["node_pid"])
+    before = node.memory_info().rss
+    assert actorlib.get(talk.remote(), timeout=60) > 100_000_000
+    assert actorlib.get(die.remote("alive"), timeout=20) == "alive"
+    assert node.memory_info().rss - before < 64 << 20
+    told = capfd.readouterr()
+    assert "prints come too fast to be shown; all of them are in" in told.out
+    assert len(told.out) < 30_000_000
 
 
 def test_prints_reach_the_driver(capfd):

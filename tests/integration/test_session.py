@@ -140,18 +140,27 @@ def test_resources_return_to_the_total(local):
 def test_debug_mode_checks_and_traces(tmp_path):
     code = textwrap.dedent(
         """
-        import os, glob
+        import faulthandler, glob, os, signal
         import actorlib
         actorlib.init(num_cpus=1)
+        assert faulthandler.is_enabled()
         @actorlib.remote
         def f(x): return x
+        @actorlib.remote
+        def is_enabled(): return faulthandler.is_enabled()
+        assert actorlib.get(is_enabled.remote())
         assert actorlib.get([f.remote(i) for i in range(50)]) == list(range(50))
         session = actorlib.engine.Slot.engine.address_info["session_dir"]
         traces = glob.glob(session + "/logs/trace-*.log")
         assert len(traces) >= 3, traces
         assert any("RunTasks" in open(t).read() for t in traces)
+        os.kill(actorlib.engine.Slot.engine.address_info["node_pid"], signal.SIGSEGV)
+        try:
+            while True:
+                actorlib.get(f.remote(1))
+        except actorlib.exceptions.NodeDiedError:
+            print("ok")
         actorlib.shutdown()
-        print("ok")
         """
     )
     done = subprocess.run(
@@ -162,6 +171,7 @@ def test_debug_mode_checks_and_traces(tmp_path):
         timeout=60,
     )
     assert done.stdout.strip().endswith("ok"), done.stderr
+    assert "Fatal Python error: Segmentation fault" in done.stderr and "in serve_forever" in done.stderr
 
 
 def test_importing_it_loads_neither_an_engine_nor_what_only_engines_need():
@@ -179,3 +189,49 @@ def test_importing_it_loads_neither_an_engine_nor_what_only_engines_need():
         "import sys, actorlib; print(*(n for n in ('ray', 'zmq', 'numpy', 'lmdb', 'cloudpickle') if n in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_a_forked_copy_of_the_driver_leaves_the_session_to_its_parent():
+    code = textwrap.dedent(
+        """
+        import os, sys
+        import actorlib
+        actorlib.init(num_cpus=1)
+        @actorlib.remote
+        def double(x): return 2 * x
+        refs = [double.remote(i) for i in range(300)]
+        child = os.fork()
+        if child == 0:
+            try:
+                actorlib.get(refs[0])
+            except RuntimeError as error:
+                assert "forked from one that uses actorlib" in str(error), error
+                del refs
+                sys.exit(7)  # runs what is registered to run at the end
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7, status
+        assert actorlib.get(refs) == [2 * i for i in range(300)]
+        assert os.path.exists(actorlib.engine.Slot.engine.address_info["session_dir"])
+        assert actorlib.get(double.remote(5)) == 10
+        actorlib.shutdown()
+        print("ok")
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_the_first_use_starts_a_session():
+    code = textwrap.dedent(
+        """
+        import actorlib
+        assert not actorlib.is_initialized()
+        @actorlib.remote
+        def double(x): return 2 * x
+        assert actorlib.get(double.remote(21)) == 42
+        assert actorlib.is_initialized()
+        print("ok")  # and no shutdown(): the end of the program is enough
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "ok", done.stderr

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.drivers.loop import Loop
 from actorlib.transport.ids import JobId, NodeId, new_process_id
 from actorlib.transport.link import Address
@@ -185,3 +185,38 @@ def test_another_version_is_told_so(loops, capfd):
     assert client.drive(lambda: bool(downs), 10)
     assert f"protocol version {messages.PROTOCOL_VERSION + 1}" in downs[0]
     assert "protocol version" in capfd.readouterr().err
+
+
+def dawdle():
+    time.sleep(0.3)
+
+
+def test_in_debug_mode_whoever_holds_the_loop_is_named_with_a_stack(loops, monkeypatch, capfd):
+    monkeypatch.setenv("ACTORLIB_DEBUG", "1")
+    loop = loops({})
+    done = []
+    loop.call_later(0.0, lambda: (dawdle(), done.append(1)))  # a timer, not a message: every way in is watched
+    assert loop.drive(lambda: bool(done), 10)
+    told = capfd.readouterr().err
+    assert "the loop has been held for 0." in told and "in dawdle" in told and "time.sleep(0.3)" in told
+
+
+def test_a_loop_that_waits_is_not_held(loops, monkeypatch, capfd):
+    monkeypatch.setenv("ACTORLIB_DEBUG", "1")
+    loop = loops({})
+    assert not loop.drive(lambda: False, 0.3)
+    assert "held" not in capfd.readouterr().err
+
+
+def test_the_trace_is_kept_in_files_of_bounded_size(loops, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACTORLIB_DEBUG", "1")
+    monkeypatch.setattr(limits, "trace_bytes_max", 20_000)
+    server = loops({messages.DebugPing: echo}, trace_dir=str(tmp_path))
+    got = []
+    client = loops({messages.DebugPong: lambda _, message: got.append(message.request_id)})
+    ask(client, server.address, 2000)
+    assert client.drive(lambda: len(got) == 2000, 20)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert len(files) == 1 + limits.trace_files_kept_max
+    assert all(path.stat().st_size <= 20_000 for path in tmp_path.iterdir())
+    assert "DebugPong" in (tmp_path / files[0]).read_text()

@@ -22,7 +22,6 @@ from actorlib.transport.ids import ProcessId
 from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.session import HEADER_BYTES, MalformedHeader, NewSession, Session
 
-SLOW_HANDLER_S = 0.05
 CHEAP_CHECK_S = 0.0002
 
 
@@ -311,18 +310,13 @@ class LinkLayer:
     def _dispatch_watched(self, handler: Handler, link: Link, message: Any) -> None:
         if self._trace is not None:
             self._trace.info("%.6f < %s %s", self._clock(), link.peer.process_id.hex()[:8], _shorten(message))
-        started = self._clock()
         try:
             handler(link, message)
         except Exception as error:
             self._failed(link, message, error)
         now = self._clock()
-        took_s = now - started
         if self.check is not None and now >= self._check_after:
             self._check(self.check, now)
-        if took_s > SLOW_HANDLER_S:
-            stack = "".join(traceback.format_stack(limit=8))
-            print(f"actorlib: {type(message).__name__} held the loop for {took_s:.3f} s\n{stack}", file=sys.stderr)
 
     def _check(self, check: Callable[[], None], began: float) -> None:
         """The cores' invariants, after each message as long as that takes at most half of the time."""
@@ -393,10 +387,16 @@ def _shorten(message: Any) -> str:
     return text if len(text) <= 400 else text[:400] + "..."
 
 
+def _rotating(path: str) -> logging.Handler:
+    return logging.handlers.RotatingFileHandler(
+        path, maxBytes=limits.trace_bytes_max, backupCount=limits.trace_files_kept_max
+    )
+
+
 def _open_trace(directory: str, process_id: ProcessId) -> logging.Logger:
     """A logger of its own, outside of the user's logging tree, that rotates its file."""
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, f"trace-{process_id.hex()}.log")
     logger = logging.Logger(f"actorlib.trace.{process_id.hex()}")
-    logger.addHandler(logging.handlers.RotatingFileHandler(path, maxBytes=16 << 20, backupCount=2))
+    logger.addHandler(_rotating(path))
     return logger

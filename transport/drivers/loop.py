@@ -28,6 +28,7 @@ from zmq.backend import zmq_poll
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.link_layer import LinkLayer, SocketLink, _call, _nothing
 from actorlib.transport.drivers.sockets import Sockets
+from actorlib.transport.drivers.watchdog import Watchdog
 from actorlib.transport.endpoint import parse, way_to
 from actorlib.transport.link import Address, Handler, Link
 
@@ -90,6 +91,8 @@ class Loop(LinkLayer):
             self._epoll.register(fd, select.EPOLLIN)
         self._parked = False
         self._unpark = threading.Event()
+        self._turn_began = 0.0  # kept in debug mode only
+        self._watchdog = Watchdog(lambda: (self._owner, self._turn_began)) if self._debug else None
         self._helper: threading.Thread | None = None
         if helper:
             self._helper = threading.Thread(target=self._help, name="actorlib-loop", daemon=True)
@@ -274,7 +277,17 @@ class Loop(LinkLayer):
             return  # somebody else has read it
 
     def _turn(self) -> bool:
-        """One turn: posted work, messages, timers, and what is to be sent for it. True if there was anything.
+        """One turn of the loop. True if there was anything."""
+        if self._watchdog is None:
+            return self._work()
+        self._turn_began = time.monotonic()
+        try:
+            return self._work()
+        finally:
+            self._turn_began = 0.0
+
+    def _work(self) -> bool:
+        """Posted work, messages, timers, and what is to be sent for it. True if there was anything.
 
         Sending and dialling swallow the signal of what has arrived meanwhile, so the last round of a turn is one in
         which the sockets were found empty and were not touched after that.
@@ -400,6 +413,10 @@ class Loop(LinkLayer):
             if error.errno not in (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM):
                 raise
 
+    def abandon(self) -> None:
+        """In a forked copy of the process: touch nothing from now on, neither sockets nor descriptors."""
+        self._closing = True
+
     # -- the end -------------------------------------------------------------------------------------------------------
     def close(self, goodbye: str = "closing") -> None:
         """Say goodbye, send what is queued, close the sockets. Waiting threads return."""
@@ -425,6 +442,8 @@ class Loop(LinkLayer):
         self._sockets.close()
         self._epoll.close()
         os.close(self._wake_fd)
+        if self._watchdog is not None:
+            self._watchdog.close()
         self._close_trace()
 
     def _take_for_closing(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import shutil
 import sys
@@ -44,6 +45,8 @@ class Driver(ClusterView):
         self._node_handle = handle
         self._log_to_driver = log_to_driver
         self._node_pidfd = -1
+        if os.environ.get("ACTORLIB_DEBUG") == "1" and not faulthandler.is_enabled():
+            faulthandler.enable()
         self.can_grow = handle is None
         self.handlers[messages.LogLines] = self._on_log
         self.address_info = {

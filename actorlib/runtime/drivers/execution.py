@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from actorlib import exceptions, serialization
 from actorlib.engine import DYNAMIC, STREAMING
@@ -54,6 +56,7 @@ class Execution(ClusterView):
 
     instance: Any = None
     class_name = ""
+    is_copy = False  # user code has forked, and this is the child
 
     def init_execution(self) -> None:
         self._functions: dict[bytes, Callable[..., Any]] = {}
@@ -110,13 +113,15 @@ class Execution(ClusterView):
         try:
             return serialization.deserialize(code)  # type: ignore[no-any-return]
         except ImportError as error:
-            raise exceptions.make(
-                "RuntimeEnvSetupError",
-                f"this worker can't load the function: {error}. The module is known to the caller but not here: "
-                "install it on every node, or ship it with runtime_env={'py_modules': [...]} or 'working_dir'",
-            ) from error
+            raise _lacks("the function", error) from error
 
     def load_arguments(self, call: messages.Call) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self._load_arguments(call)
+        except ImportError as error:
+            raise _lacks("the arguments of this call", error) from error
+
+    def _load_arguments(self, call: messages.Call) -> tuple[Any, dict[str, Any]]:
         if type(call.args) is bytes and not call.args:
             return (), {}
         loaded = self.load_value(object_id(call.task_id, 0xFFFFFFFF), self.address, call.args)
@@ -209,6 +214,8 @@ class Execution(ClusterView):
         self, item: Item, context: CallContext, status: int, values: Any, references: Any, took_s: float
     ) -> None:
         """Queue a result for the caller. Any thread."""
+        if self.is_copy:
+            self.end_process(0)
         call = item.call
         if type(status) is not int:
             status = int(status)
@@ -292,6 +299,15 @@ class Execution(ClusterView):
         self.after_call()
         self.finish(item, context, status, values, references, took_s)
 
+    def abandon(self) -> None:
+        self.is_copy = True
+        super().abandon()
+
+    def end_process(self, code: int) -> NoReturn:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
     def after_call(self) -> None:
         """Between a call and its reply."""
 
@@ -370,6 +386,14 @@ class Execution(ClusterView):
         if self.is_throttled(item, produced):
             self.drive(lambda: not self.is_throttled(item, produced) or item.cancelled, None, ())
         return not self.lost_interest(item)
+
+
+def _lacks(what: str, error: ImportError) -> Exception:
+    return exceptions.make(
+        "RuntimeEnvSetupError",
+        f"this worker can't load {what}: {error}. The module is known to the caller but not here: install it on every "
+        "node, or ship it with runtime_env={'py_modules': [...]} or 'working_dir'",
+    )
 
 
 def iterate_async(source: AsyncIterator[Any]) -> Iterator[Any]:

@@ -6,6 +6,7 @@ the launcher is gone, however it went, the node ends everything below it and rem
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -159,6 +160,7 @@ def _host_id() -> str:
 
 def main() -> None:
     """The node process."""
+    faulthandler.enable()
     settings = json.loads(sys.argv[1])
     ready_fd = settings["ready_fd"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)

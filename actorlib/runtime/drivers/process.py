@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actorlib import exceptions, serialization
+from actorlib.engine import Slot
 from actorlib.runtime.actor_client import ActorClients
 from actorlib.runtime.completion import Completion
 from actorlib.runtime.deadlock import Waits
@@ -100,6 +101,11 @@ class Process:
 
     def os_pid(self) -> int:
         return os.getpid()
+
+    def abandon(self) -> None:
+        """This process is a copy that user code has forked: the session, its sockets and its files are the parent's."""
+        self.closed = True
+        self.loop.abandon()
 
     # -- what the cores ask for ----------------------------------------------------------------------------------------
     def link(self, address: Address) -> Link:
@@ -448,3 +454,19 @@ class Process:
         self.table.check()
         self.submitter.check()
         self.actors.check()
+
+
+def _after_fork_in_child() -> None:
+    engine = Slot.engine
+    if isinstance(engine, Process):
+        engine.abandon()
+        _ABANDONED.append(engine)
+        Slot.engine, Slot.closed = None, True
+        Slot.why_closed = (
+            "this process was forked from one that uses actorlib, and only that one can use its session; make it a "
+            "task or an actor instead, start it with multiprocessing's 'spawn', or call actorlib.init() in it"
+        )
+
+
+_ABANDONED: list[Process] = []  # kept, since their ends would close what the parent still uses
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from actorlib import exceptions, serialization
 from actorlib.actor import ActorHandle
@@ -24,6 +24,7 @@ from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.checkpointing import Checkpointing
 from actorlib.runtime.drivers.concurrency import AsyncRunner, ThreadRunner
 from actorlib.runtime.drivers.execution import ExitActor
+from actorlib.runtime.drivers.surroundings import Surroundings
 from actorlib.runtime.mailbox import Item, Mailbox
 from actorlib.runtime.task import Task, TaskState
 from actorlib.transport import limits, messages
@@ -305,7 +306,6 @@ class Worker(Checkpointing):
         """The main thread's life."""
         self.loop.post(self.node_link.send, messages.WorkerReady(self.address, self.os_pid()))
         while self.stopping is None:
-            self._mend()
             self.loop.drive(self._has_work, None)
             if self._to_create is not None:
                 creation, self._to_create = self._to_create, None
@@ -314,22 +314,10 @@ class Worker(Checkpointing):
                 self.leave("no handle to the actor is left")
 
     def _keep_surroundings(self) -> None:
-        self._outputs = {fd: os.dup(fd) for fd in (1, 2)}
-        self._directory = os.getcwd()
+        self._surroundings = Surroundings()
 
     def _mend(self) -> None:
-        """User code may have closed our output or changed the directory: the next call starts as the first did."""
-        for fd, kept in self._outputs.items():
-            try:
-                os.fstat(fd)
-            except OSError:
-                os.dup2(kept, fd)
-        try:
-            here = os.getcwd()
-        except OSError:
-            here = ""
-        if here != self._directory:
-            os.chdir(self._directory)
+        self._surroundings.mend(directory_too=self.spec is None)
 
     def _has_work(self) -> bool:
         if self.stopping is not None or self._to_create is not None or self.mailbox.can_start():
@@ -348,6 +336,7 @@ class Worker(Checkpointing):
                 self.runner.start(item)
                 continue
             self.run_on_main(item)
+            self._mend()
             if self._to_create is not None:
                 return True
         return not (self.draining and mailbox.is_empty() and not self._finished)
@@ -401,11 +390,6 @@ class Worker(Checkpointing):
         self.loop.post(last_words, None)
         self._flush()
         self.end_process(0)
-
-    def end_process(self, code: int) -> NoReturn:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
     def _flush(self) -> None:
         self.loop.post(self._send_finished, None)
