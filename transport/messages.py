@@ -546,7 +546,7 @@ class NodeRegister(NamedTuple):
     labels: dict[str, str]
     hostname: str
     os_pid: int
-    host_id: str  # processes with the same one see each other's pids and shared memory
+    host_id: str = ""  # processes with the same one see each other's pids and shared memory
 
 
 class NodeRegistered(NamedTuple):
