@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from actorlib.transport.sim.world import EPOCH_S, World
+from actorlib.transport.sim.world import World
 
 
 @contextlib.contextmanager
@@ -37,8 +37,8 @@ def virtual_time(world: World) -> Iterator[None]:
     for name in ("monotonic", "perf_counter"):
         patch(time, name, world.read_clock)
         patch(time, f"{name}_ns", lambda: int(world.read_clock() * 1e9))
-    patch(time, "time", lambda: EPOCH_S + world.read_clock())
-    patch(time, "time_ns", lambda: int((EPOCH_S + world.read_clock()) * 1e9))
+    patch(time, "time", world.read_wall_clock)
+    patch(time, "time_ns", lambda: int(world.read_wall_clock() * 1e9))
     patch(time, "sleep", world.sleep)
     patch(os, "urandom", world.urandom)
     random.seed(world.seed)

@@ -6,14 +6,16 @@ order in which messages would arrive. Both shrink towards nothing going wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actorlib.testing.fault_kinds import KINDS
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-    from actorlib.testing.simulation import SimNode, Simulation
+    from actorlib.testing.simulation import Simulation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Fault:
         at_s: simulated seconds after the start.
         target: which of those it can hit, counted from 0 and round.
         for_s: how long it lasts, where it lasts.
-        amount: chance of loss, or seconds of delay.
+        amount: chance of loss, seconds of delay, how narrow, how far, by the kind.
     """
 
     kind: str
@@ -43,90 +45,36 @@ class Deviation:
     delay_s: float
 
 
-def _workers(world: Simulation) -> list[Any]:
-    return [world.workers[process_id][1] for process_id in sorted(world.workers)]
-
-
-def _others(world: Simulation) -> list[SimNode]:
-    return [node for node in world.nodes[1:] if node.is_alive]
-
-
-def _pick(among: list[Any], fault: Fault) -> Any:
-    return among[fault.target % len(among)] if among else None
-
-
-def _crash_worker(world: Simulation, fault: Fault) -> None:
-    worker = _pick(_workers(world), fault)
-    if worker is not None:
-        world.kill(worker.address.process_id)
-
-
-def _pause_worker(world: Simulation, fault: Fault) -> None:
-    worker = _pick(_workers(world), fault)
-    if worker is not None:
-        worker.loop.pause()
-        world.after(fault.for_s, worker.loop.go_on)
-
-
-def _crash_node(world: Simulation, fault: Fault) -> None:
-    node = _pick(_others(world), fault)
-    if node is not None:
-        world.crash_node(node)
-        world.after(fault.for_s, world.add_node)
-
-
-def _partition(world: Simulation, fault: Fault) -> None:
-    node = _pick(_others(world), fault)
-    if node is not None:
-        pair = (world.nodes[0].node_id, node.node_id)
-        world.network.partition(*pair)
-        world.after(fault.for_s, lambda: world.network.cut.difference_update({pair, pair[::-1]}))
-
-
-def _loss(world: Simulation, fault: Fault) -> None:
-    world.network.weather.loss = min(0.5, fault.amount)
-    world.after(fault.for_s, lambda: setattr(world.network.weather, "loss", 0.0))
-
-
-def _duplication(world: Simulation, fault: Fault) -> None:
-    world.network.weather.duplication = min(0.5, fault.amount)
-    world.after(fault.for_s, lambda: setattr(world.network.weather, "duplication", 0.0))
-
-
-def _jitter(world: Simulation, fault: Fault) -> None:
-    calm = world.network.weather.jitter_s
-    world.network.weather.jitter_s = fault.amount
-    world.after(fault.for_s, lambda: setattr(world.network.weather, "jitter_s", min(calm, 0.001)))
-
-
-KINDS: dict[str, Callable[[Simulation, Fault], None]] = {
-    "crash_worker": _crash_worker,
-    "pause_worker": _pause_worker,
-    "crash_node": _crash_node,
-    "partition": _partition,
-    "loss": _loss,
-    "duplication": _duplication,
-    "jitter": _jitter,
-}
-
-
-def fire(world: Simulation, fault: Fault) -> None:
-    """Let it go wrong now. Does nothing where there is nothing to hit."""
-    if fault.kind not in KINDS:
-        raise ValueError(f"there is no fault {fault.kind!r}; there are {', '.join(KINDS)}")
-    world.world.note(f"fault {fault.kind} {fault.target}")
-    KINDS[fault.kind](world, fault)
+def fire(world: Simulation, fault: Fault) -> bool:
+    """Let it go wrong now. Gives False where there was nothing to hit; ``world.fired`` counts the others."""
+    _known(fault.kind)
+    world.world.note("fault", f"{fault.kind} {fault.target}")
+    hit = KINDS[fault.kind](world, fault)
+    if hit:
+        world.fired[fault.kind] += 1
+        world.disturbed_until = max(world.disturbed_until, world.world.time + fault.for_s)
+    return hit
 
 
 def schedule(world: Simulation, plan: Iterable[Fault | Deviation]) -> None:
-    """Let each of ``plan`` go wrong when its time comes."""
+    """Let each of ``plan`` go wrong when its time comes, unless the world has been told to be calm by then."""
+
+    def when_due(fault: Fault) -> None:
+        if not world.faults_are_over:
+            fire(world, fault)
+
     for item in plan:
         if isinstance(item, Deviation):
             world.network.deviations[item.nth] = item.delay_s
-        else:
-            if item.kind not in KINDS:
-                raise ValueError(f"there is no fault {item.kind!r}; there are {', '.join(KINDS)}")
-            world.after(item.at_s, lambda fault=item: fire(world, fault))
+            continue
+        _known(item.kind)
+        world.disturbed_until = max(world.disturbed_until, world.world.time + item.at_s + item.for_s)
+        world.after(item.at_s, lambda fault=item: when_due(fault))
+
+
+def _known(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
 
 
 def one_fault(kinds: Iterable[str] | None = None, within_s: float = 5.0) -> SearchStrategy[Fault]:
@@ -134,9 +82,8 @@ def one_fault(kinds: Iterable[str] | None = None, within_s: float = 5.0) -> Sear
     from hypothesis import strategies as st
 
     names = list(KINDS if kinds is None else kinds)
-    unknown = [name for name in names if name not in KINDS]
-    if unknown:
-        raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(KINDS)}")
+    for name in names:
+        _known(name)
     return st.builds(
         Fault,
         kind=st.sampled_from(names),

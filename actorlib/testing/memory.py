@@ -1,16 +1,19 @@
-"""Shared memory and disks of a simulated host."""
+"""Shared memory and disks of simulated hosts."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 from actorlib.store import slab
 from actorlib.store.catalog import Place, Slab
-from actorlib.store.drivers.files import TornSpill
+from actorlib.store.drivers.files import SPILL_HEADER, SPILL_MAGIC, TornSpill
 from actorlib.store.drivers.shared_memory import ObjectMissing, StoreClient, _Granted
 from actorlib.transport.ids import NodeId, ObjectId
 from actorlib.transport.messages import Value
+from actorlib.transport.sim.disk import Disk
 
 
 class NoRoom(Exception):
@@ -18,50 +21,89 @@ class NoRoom(Exception):
 
 
 class MemoryJournal:
-    """The GCS's tables on a simulated disk: what was committed is there, at once and for good."""
+    """The GCS's tables on a simulated disk, all or nothing for each commit.
 
-    def __init__(self) -> None:
+    A ``durable`` one syncs each commit, and keeps it whatever happens. Another one may lose its last commits, in order,
+    when the machine loses power; the death of its process loses nothing.
+    """
+
+    def __init__(self, durable: bool = True) -> None:
         self.tables: dict[str, dict[bytes, bytes]] = {}
         self.commits = 0
+        self.written: dict[tuple[str, bytes], None] = {}  # every row that was ever committed
+        self.is_full = False
+        self.durable = durable
+        self._undo: list[list[tuple[str, bytes, bytes | None]]] = []  # of each commit that was not synced
+        self._undone: list[tuple[str, bytes]] = []
 
     def commit(self, writes: list[tuple[str, bytes, bytes | None]]) -> None:
+        if self.is_full:
+            raise NoRoom("the simulated disk is full")
         self.commits += 1
-        for table, key, value in writes:
-            rows = self.tables.setdefault(table, {})
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = value
+        if not self.durable:
+            self._undo.append([(table, key, self.read(table, key)) for table, key, _ in reversed(writes)])
+        for write in writes:
+            self._put(*write)
+
+    def _put(self, table: str, key: bytes, value: bytes | None) -> None:
+        rows = self.tables.setdefault(table, {})
+        self.written[table, key] = None
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value
 
     def read(self, table: str, key: bytes) -> bytes | None:
         return self.tables.get(table, {}).get(key)
 
     def rows(self, table: str) -> Iterable[tuple[bytes, bytes]]:
-        return list(self.tables.get(table, {}).items())
+        return sorted(self.tables.get(table, {}).items())  # as LMDB gives them
+
+    def lose_power(self, share: float) -> None:
+        """The last ``share`` (0 to 1) of what was not synced is gone."""
+        for _ in range(round(share * len(self._undo))):
+            for write in self._undo.pop():
+                self._put(*write)
+                self._undone.append(write[:2])
+        self._undo.clear()
+
+    def take_undone(self) -> list[tuple[str, bytes]]:
+        """Rows whose last write a power cut has undone, since the last call."""
+        undone, self._undone = self._undone, []
+        return undone
 
 
 class HostMemory:
-    """Slabs and spill files by path."""
+    """Slabs by path, of all hosts, and the disks of the hosts."""
 
     def __init__(self) -> None:
         self.slabs: dict[str, bytearray] = {}
-        self.spilled: dict[str, bytes] = {}
+        self.disks: dict[str, Disk] = {}  # by the directory of the node
+
+    def disk_of(self, path: str) -> Disk | None:
+        return self.disks.get(path.partition("/")[0])
 
     def lose(self, directory: str) -> None:
-        """A machine loses power: what lay in its directory is gone."""
-        for files in (self.slabs, self.spilled):
-            for path in [path for path in files if path.startswith(directory)]:
-                del files[path]
+        """A machine is gone: what lay in its directory as well."""
+        for path in [path for path in self.slabs if path.startswith(directory)]:
+            del self.slabs[path]
+        disk = self.disks.get(directory)
+        if disk is not None:
+            disk.lose(directory)
 
 
 class MemoryFiles:
     """Stands in for ``StoreFiles``. Readers copy, so no slab is ever held by one."""
 
-    def __init__(self, memory: HostMemory, directory: str) -> None:
+    def __init__(self, memory: HostMemory, directory: str, disk: Disk) -> None:
         self._memory = memory
+        self._disk = memory.disks[directory] = disk
         self.directory = directory
+        self.is_full = False  # others have filled the memory that this host shares
 
     def create(self, number: int, size: int) -> str:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         path = f"{self.directory}/slab-{number}.0"
         self._memory.slabs[path] = bytearray(size)
         return path
@@ -82,17 +124,27 @@ class MemoryFiles:
         self._memory.slabs[into.path][: len(data)] = data
 
     def spill(self, of: Slab, object_id: ObjectId, place: Place) -> str:
+        data = bytes(self._memory.slabs[of.path][place.offset : place.offset + place.size])
         path = f"{self.directory}/spill-{object_id.hex()}"
-        self._memory.spilled[path] = bytes(self._memory.slabs[of.path][place.offset : place.offset + place.size])
+        header = SPILL_HEADER.pack(SPILL_MAGIC, len(data), hashlib.blake2b(data, digest_size=32).digest())
+        self._disk.write(path, 0, header + data)
         return path
 
     def load_spilled(self, path: str) -> bytes:
-        if path not in self._memory.spilled:
-            raise TornSpill(f"{path} is gone")
-        return self._memory.spilled[path]
+        try:
+            whole = self._disk.read(path)
+        except OSError as error:
+            raise TornSpill(f"{path} is gone") from error
+        data = whole[SPILL_HEADER.size :]
+        if len(whole) < SPILL_HEADER.size:
+            raise TornSpill(f"{path} is cut short")
+        _, size, checksum = SPILL_HEADER.unpack_from(whole)
+        if size != len(data) or hashlib.blake2b(data, digest_size=32).digest() != checksum:
+            raise TornSpill(f"{path} does not match its checksum")
+        return data
 
     def unspill(self, path: str) -> None:
-        self._memory.spilled.pop(path, None)
+        self._disk.remove(path)
 
     def close(self) -> None:
         self._memory.lose(self.directory)
@@ -112,6 +164,9 @@ class MemoryStoreClient(StoreClient):
     def read(self, value: Value, object_id: ObjectId) -> tuple[memoryview, list[memoryview]]:
         _, _, path, offset, size, _ = value
         held: Any = self._memory.slabs.get(path)
+        disk = self._memory.disk_of(path)
+        if held is None and disk is not None and disk.exists(path):
+            held = disk.read(path)
         if held is None or len(held) < offset + size:
             raise ObjectMissing(f"{path} is not there")
         try:

@@ -6,43 +6,41 @@ works in it, and so does what user code takes from ``time`` and ``random``. No p
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import greenlet
 
 from actorlib import engine as _engine
+from actorlib import serialization
 from actorlib.gcs.drivers.service import GcsService
 from actorlib.runtime.drivers.cluster_view import ClusterView
-from actorlib.runtime.drivers.head import join_gcs
 from actorlib.runtime.drivers.worker import Worker
 from actorlib.runtime.mailbox import Item
-from actorlib.scheduler.drivers.node import NodeService
-from actorlib.scheduler.placement import place_bundles
-from actorlib.scheduler.resources import to_units
-from actorlib.scheduler.worker_pool import Worker as PooledWorker
-from actorlib.store.drivers.service import StoreService
+from actorlib.runtime.task import Task
 from actorlib.testing.clocks import virtual_time
 from actorlib.testing.fault_plans import Deviation, Fault, schedule
-from actorlib.testing.memory import HostMemory, MemoryFiles, MemoryJournal, MemoryStoreClient, NoRoom
+from actorlib.testing.memory import HostMemory, MemoryJournal, MemoryStoreClient
+from actorlib.testing.oracles import Violation, all_oracles
+from actorlib.testing.simulated_node import HOST_ID, STORE_BYTES, SimNode
 from actorlib.transport import messages
-from actorlib.transport.ids import ActorId, JobId, NodeId, ProcessId, new_process_id
+from actorlib.transport.ids import ActorId, JobId, NodeId, ObjectId, ProcessId, new_process_id
 from actorlib.transport.link import Address
+from actorlib.transport.messages import Value
 from actorlib.transport.sim.loop import SimLoop
-from actorlib.transport.sim.network import Network
+from actorlib.transport.sim.network import Network, Weather
 from actorlib.transport.sim.world import Stuck, World
 
 FORK_S = 0.004
 NOTICE_OF_DEATH_S = 0.001
 NOTICE_OF_LOST_NODE_S = 0.5
-STORE_BYTES = 256 << 20
 CALM_WITHIN_S = 60.0
-HOST_ID = "simulated"
 
 
 class ProcessEnds(BaseException):
@@ -65,6 +63,33 @@ class InWorld:
 
     def _make_store(self, node_id: NodeId, host_id: str) -> MemoryStoreClient:
         return MemoryStoreClient(node_id, host_id, self.simulation.memory)
+
+    # What values go by, so that oracles can see them.
+    def make_value(self, oid: ObjectId, serialized: serialization.Serialized) -> Value:
+        for look in self.simulation.watch.made:
+            look(oid, (serialized.data, *serialized.buffers))
+        return super().make_value(oid, serialized)  # type: ignore[misc]
+
+    def load_value(self, oid: ObjectId, owner: Address, value: Value) -> Any:
+        if type(value) is not tuple or value[0] == messages.VALUE_PARTS:
+            parts = (value,) if type(value) is not tuple else (value[1], *value[2])
+            for look in self.simulation.watch.got:
+                look(oid, parts)
+        return super().load_value(oid, owner, value)  # type: ignore[misc]
+
+    def _read_stored(self, oid: ObjectId, owner: Address, value: Value) -> tuple[Any, Any]:
+        data, buffers = super()._read_stored(oid, owner, value)  # type: ignore[misc]
+        for look in self.simulation.watch.got:
+            look(oid, (data, *buffers))
+        return data, buffers
+
+    def get(self, refs: Any, timeout: float | None) -> list[Any]:
+        try:
+            return super().get(refs, timeout)  # type: ignore[misc, no-any-return]
+        except BaseException as error:
+            for look in self.simulation.watch.raised:
+                look(error)
+            raise
 
     def os_pid(self) -> int:
         return self.simulation.pid_of(self)
@@ -104,6 +129,11 @@ class SimWorker(InWorld, Worker):
         self._main_greenlet: Any = None
         Worker.__init__(self, config)
 
+    def run_call(self, item: Item) -> None:
+        for look in self.simulation.watch.begins:
+            look(self, item)
+        super().run_call(item)
+
     def _keep_surroundings(self) -> None:
         return
 
@@ -141,120 +171,16 @@ class SimWorker(InWorld, Worker):
         self.simulation.guarded(self, whole_life)
 
 
-class SimNodeService(NodeService):
-    """The scheduler of a simulated node; its workers are forked into the world."""
-
-    def __init__(
-        self,
-        node: SimNode,
-        gcs: Address,
-        total: dict[str, int],
-        labels: dict[str, str],
-        config: dict[str, Any],
-        keep_idle: int,
-        others: list[Any],
-    ) -> None:
-        self._node = node
-        node.service = self
-        no_zygote: Any = None
-        super().__init__(
-            node.loop, gcs, total, labels, f"node{node.number}", no_zygote, config, "sim", keep_idle, others
-        )
-
-    def _prepare(self) -> None:
-        return
-
-    def _new_process_id(self) -> ProcessId:
-        return new_process_id(self._node.simulation.world.random_bytes)
-
-    def _count_oom_kills(self) -> int:
-        return 0
-
-    def _fork(self, process_id: ProcessId, config: dict[str, Any]) -> None:
-        self._node.simulation.start_worker(self._node, config)
-
-    def _signal(self, worker: PooledWorker) -> None:
-        self._node.simulation.kill(worker.process_id)
-
-    def _sweep_orphans(self) -> None:
-        return
-
-    def _on_hello(self, link: Any, message: messages.Hello) -> None:
-        if message.role == "driver" and link.peer.node_id == self.loop.address.node_id:
-            self._drivers[link.peer.process_id] = (link, -1)
-
-
-class SimStoreService(StoreService):
-    """The store of a simulated node."""
-
-    def __init__(self, memory: HostMemory, node: SimNode) -> None:
-        self._memory = memory
-        super().__init__(
-            node.loop,
-            node.directory,
-            "",
-            STORE_BYTES,
-            STORE_BYTES,
-            HOST_ID,
-            lambda node_id: node.service.node_address(node_id),
-            lambda: node.service.node_addresses(),
-        )
-
-    def _make_files(self, directory: str, spill_directory: str) -> Any:
-        return MemoryFiles(self._memory, directory)
-
-
-class SimNode:
-    """One machine: its scheduler, its store, and on the first the GCS."""
-
-    def __init__(self, simulation: Simulation, number: int, head: SimNode | None, cpus: float) -> None:
-        self.simulation = simulation
-        self.number = number
-        process_id = new_process_id(simulation.world.random_bytes)
-        self.node_id = NodeId(process_id)
-        address = Address(process_id, self.node_id, f"sim://node{number}")
-        hello = messages.Hello(messages.PROTOCOL_VERSION, address, "node", 1, JobId(b""), "sim")
-        self.loop: Any = SimLoop(simulation.world, simulation.network, address, hello, {}, self._on_link_down)
-        self.directory = f"node{number}-{process_id.hex()}"
-        self.gcs: GcsService | None = None
-        if head is None:
-            self.gcs = GcsService(self.loop, simulation.journal, place_bundles, NoRoom)
-        gcs_address = address if head is None else head.loop.address
-        self.store = SimStoreService(simulation.memory, self)
-        total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000}
-        config: dict[str, Any] = {"host_id": HOST_ID, "sys_path": [], "cwd": "", "trace_dir": None}
-        others = [self.store] if self.gcs is None else [self.store, self.gcs]
-        labels = {"actorlib.io/node-id": process_id.hex()}
-        self.service: SimNodeService
-        service = SimNodeService(self, gcs_address, total, labels, config, max(1, int(cpus)), others)
-        self.loop.handlers.update(self.store.handlers)
-        self.loop.handlers.update(service.handlers)
-        if self.gcs is not None:
-            join_gcs(self.loop, service, self.gcs, lambda _node, _pid: None)
-        self.loop.check = self.check
-        service.register()
-
-    def _on_link_down(self, link: Any, reason: str) -> None:
-        if self.gcs is not None:
-            self.gcs.link_down(link, reason)
-
-    def check(self) -> None:
-        self.service.check()
-        self.store.catalog.check()
-        if self.gcs is not None:
-            self.gcs.check()
-
-    @property
-    def is_alive(self) -> bool:
-        return not self.loop.is_dead
-
-
 class Simulation:
     """The world that ``simulate`` gives: its nodes, and what can go wrong with them."""
 
-    def __init__(self, seed: int, nodes: int, num_cpus: float) -> None:
+    def __init__(self, seed: int, nodes: int, num_cpus: float, memory_bytes: int = STORE_BYTES) -> None:
         self.world = World(seed)
         self.network = Network(self.world)
+        self.memory_bytes = memory_bytes
+        self.fired: collections.Counter[str] = collections.Counter()  # faults that hit something, by kind
+        self.faults_are_over = False
+        self.disturbed_until = 0.0
         self.memory = HostMemory()
         self.journal = MemoryJournal()
         self.pids: dict[ProcessId, int] = {}
@@ -263,12 +189,16 @@ class Simulation:
         self._next_pid = 1000
         self.event_loops: list[Any] = []  # of async actors; closed when the world ends
         self._graveyard: list[Any] = []
+        self.violations: list[Violation] = []
         self.world.on_switch = self._switched
+        self.world.holds = self._holds
         self.num_cpus = num_cpus
         self.nodes: list[SimNode] = []
         for _ in range(nodes):
             self.add_node()
         head = self.nodes[0].loop.address
+        self.watch = all_oracles(self)
+        self.world.on_turn, self.world.on_message = self.watch.turned, self.watch.heard
         self.driver = SimDriver(self, head, head)
 
     # -- processes -----------------------------------------------------------------------------------------------------
@@ -286,6 +216,10 @@ class Simulation:
     def _switched(owner: Any) -> None:
         _engine.Slot.engine = owner
 
+    @staticmethod
+    def _holds(owner: Any, go_on: Callable[[], None]) -> bool:
+        return owner is not None and bool(owner.loop.hold(go_on))
+
     def start_worker(self, node: SimNode, config: dict[str, Any]) -> None:
         self._next_pid += 1
         pid = self._next_pid
@@ -293,12 +227,18 @@ class Simulation:
         def born() -> None:
             if not node.is_alive:
                 return
+            if node.starts_to_fail:
+                node.starts_to_fail -= 1
+                self.pids[config["process_id"]] = pid
+                node.service._on_report("exited", config["process_id"], pid, 1 << 8)
+                node.loop.call_soon(lambda: None)
+                return
             worker = SimWorker(self, config, pid)
             self.workers[worker.address.process_id] = (node, worker)
             node.service._on_report("started", worker.address.process_id, pid, 0)
             worker._main_greenlet = self.world.spawn(worker, worker.live)
 
-        self.world.schedule(FORK_S * (1 + self.world.rng.random()), born)
+        self.world.schedule(FORK_S * (1 + self.world.rng.random()) + node.slow_starts_s, born)
 
     def guarded(self, worker: SimWorker, function: Any) -> None:
         """Run a greenlet of a worker; where it ends its process, the process ends."""
@@ -320,7 +260,7 @@ class Simulation:
         node, worker = found
         worker.loop.die()  # type: ignore[attr-defined]
         self._graveyard.extend(self.world.forget(worker))
-        self.world.note(f"worker {process_id.hex()[:6]} ended with {status}")
+        self.world.note(process_id.hex()[:6], f"ended with {status}")
 
         def heard() -> None:
             if node.is_alive:
@@ -355,7 +295,7 @@ class Simulation:
         """Power off a machine that is neither the driver's nor the GCS's."""
         if node is self.nodes[0]:
             raise ValueError("node 0 hosts the driver and the GCS; crash another one")
-        self.world.note(f"node{node.number} loses power")
+        self.world.note(f"node{node.number}", "loses power")
         node.loop.die()
         for process_id, (where, worker) in list(self.workers.items()):
             if where is node:
@@ -376,35 +316,102 @@ class Simulation:
         """Call ``fault()`` after ``delay_s`` simulated seconds."""
         self.world.schedule(delay_s, fault)
 
-    # -- oracles -------------------------------------------------------------------------------------------------------
+    def calm(self) -> None:
+        """From now on nothing goes wrong any more: links heal, who is stopped goes on, disks and memory have room."""
+        self.faults_are_over = True
+        self.disturbed_until = self.world.time
+        self.network.heal()
+        self.network.weather = Weather()
+        for node in self.living_nodes():
+            node.calm()
+        self.journal.is_full = False
+        for loop in self.loops():
+            while loop.is_paused:
+                loop.go_on()
+
+    # -- for whoever watches -------------------------------------------------------------------------------------------
+    @property
+    def gcs(self) -> GcsService | None:
+        """The GCS, while it runs."""
+        return self.nodes[0].gcs
+
+    @property
+    def gcs_address(self) -> Address:
+        address: Address = self.nodes[0].loop.address
+        return address
+
+    def disks(self) -> list[Any]:
+        """What can stall and be full: a disk of each host, and the one of the GCS's journal."""
+        return [node.disk for node in self.living_nodes()]
+
+    def living_nodes(self) -> list[SimNode]:
+        return [node for node in self.nodes if node.is_alive]
+
+    def living_workers(self) -> list[SimWorker]:
+        return [worker for _, worker in self.workers.values()]
+
+    def processes(self) -> list[Any]:
+        """Those that can call: the driver and the workers."""
+        return [self.driver, *self.living_workers()]
+
+    def process(self, process_id: bytes) -> Any:
+        """The driver or worker of that id; None if there is none now."""
+        if process_id == self.driver.address.process_id:
+            return self.driver
+        found = self.workers.get(ProcessId(process_id))
+        return None if found is None else found[1]
+
+    def loops(self) -> list[SimLoop]:
+        return [process.loop for process in (*self.processes(), *self.living_nodes())]
+
+    @staticmethod
+    def pending_tasks(process: Any) -> list[Task]:
+        """Calls of a process that are not finished."""
+        tasks = {entry.task.task_id: entry.task for entry in process.table.entries.values() if entry.task is not None}
+        return [task for task in tasks.values() if isinstance(task, Task) and not task.is_finished()]
+
+    def user_code_runs(self) -> bool:
+        """Whether some code of the user is at work, or waits for no longer than it wants to."""
+        if not self.driver.loop.waits_without_limit():  # type: ignore[attr-defined]
+            return True
+        return any(
+            worker.mailbox.running
+            and (len(worker.mailbox.running) > worker.mailbox.blocked or not worker.loop.waits_without_limit())  # type: ignore[attr-defined]
+            for worker in self.living_workers()
+        )
+
+    def is_calm_outside(self) -> bool:
+        """Whether nothing goes wrong now, as far as the world knows."""
+        return self.world.time > self.disturbed_until and self.network.is_calm()
+
+    def story(self, some_id: bytes) -> str:
+        """What happened to a task, an actor, an object, a node: the messages that spoke of it, and the GCS's notes."""
+        lines = self.world.trace_of(some_id)
+        told = self.gcs.actors.stories.story(some_id) if self.gcs is not None else ""
+        return "\n".join([*lines, *([f"the GCS: {told}"] if told else [])])
+
+    def violate(self, violation: Violation) -> None:
+        """An oracle has seen something: the world ends where its main code waits, or at its end."""
+        self.violations.append(violation)
+        self.world.note("oracle", str(violation).splitlines()[0])
+        self.world.schedule(0.0, self.check)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
     def check(self) -> None:
-        """Every core's invariants, and no handler that raised."""
-        loops = [self.driver.loop, *(node.loop for node in self.nodes), *(w.loop for _, w in self.workers.values())]
-        for loop in loops:
-            failed = loop.failed
-            assert not failed, f"{failed[0]} raised (see above)"
-        self.driver.check()
-        for node in self.nodes:
-            if node.is_alive:
-                node.check()
-        for _, worker in self.workers.values():
-            worker.check()
+        """Raise what an oracle has seen so far."""
+        if self.violations:
+            raise self.violations[0]
 
     def check_calm(self) -> None:
-        """Once all is quiet: references are back at zero, objects freed, resources whole."""
+        """Nothing goes wrong any more; once all is quiet the oracles look at what is left."""
+        self.calm()
         gc.collect()
         self.driver.loop.drive(self._is_calm, CALM_WITHIN_S)
+        self.watch.at_end()
         self.check()
-        assert not self.driver.table.living(), f"references were not returned: {self.driver.table.living()}"
-        for node in self.nodes:
-            if node.is_alive:
-                pool = node.service.pool
-                assert pool.available == pool.total, f"node{node.number}: {pool.available} of {pool.total} came back"
-                objects = node.store.catalog.objects
-                assert not objects, f"node{node.number}: {len(objects)} objects were not freed"
 
     def _is_calm(self) -> bool:
-        alive = [node for node in self.nodes if node.is_alive]
+        alive = self.living_nodes()
         return (
             not self.driver.table.living()
             and all(node.service.pool.available == node.service.pool.total for node in alive)
@@ -447,6 +454,7 @@ def simulate(
     num_cpus: float = 2,
     faults: Iterable[Fault | Deviation] = (),
     check: bool = True,
+    memory_bytes: int = STORE_BYTES,
 ) -> Iterator[Simulation]:
     """Run the block in a simulated cluster. The same seed gives the same run.
 
@@ -455,15 +463,17 @@ def simulate(
         nodes: machines; the first one has the driver and the GCS.
         num_cpus: of each machine.
         faults: what goes wrong, and when (see ``actorlib.testing.faults``).
-        check: whether the oracles look at the end, once what the block used has been let go.
+        check: whether the oracles look at the end as well, once what the block used has been let go.
+        memory_bytes: shared memory of each machine.
 
     Raises:
-        AssertionError: an oracle saw something wrong; Stuck: somebody waits for what will never happen.
+        Violation: an oracle saw something wrong (see ``actorlib.testing.oracles``).
+        Stuck: somebody waits for what will never happen.
         RuntimeError: a session runs already.
     """
     if _engine.Slot.engine is not None:
         raise RuntimeError("a session runs already in this process: call actorlib.shutdown() first")
-    simulation = Simulation(seed, nodes, num_cpus)
+    simulation = Simulation(seed, nodes, num_cpus, memory_bytes)
     world = simulation.world
     world.adopt_main(simulation.driver)
     was_closed = _engine.Slot.closed

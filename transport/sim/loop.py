@@ -17,10 +17,13 @@ ROUNDS_MAX = 10_000
 
 
 class Waiter:
-    __slots__ = ("greenlet", "until")
+    """A greenlet that waits for something, with a limit or for as long as it takes."""
 
-    def __init__(self, until: Callable[[], bool]) -> None:
+    __slots__ = ("greenlet", "has_limit", "until")
+
+    def __init__(self, until: Callable[[], bool], has_limit: bool) -> None:
         self.until = until
+        self.has_limit = has_limit
         self.greenlet = greenlet.getcurrent()
 
 
@@ -40,8 +43,11 @@ class SimLoop(LinkLayer):
         self.world = world
         self.network = network
         self.is_dead = False
-        self.is_paused = False
+        self.stalled_until = 0.0  # it waits for its disk until then
+        self._pauses = 0
+        self._held: list[Callable[[], None]] = []  # greenlets of ours that would have gone on meanwhile
         self.failed: list[str] = []
+        self.turns = 0
         self._inbox: list[tuple[bytes, list[bytes], bool]] = []
         self._waiters: list[Waiter] = []
         self._turn_due = False
@@ -87,10 +93,20 @@ class SimLoop(LinkLayer):
 
     def _turn_event(self) -> None:
         self._turn_due = False
-        if self.is_dead or self.is_paused:
+        if self.is_dead or self._pauses:
             return
+        if self.world.time < self.stalled_until:
+            self._turn_due = True
+            self.world.schedule_at(self.stalled_until, self._turn_event)
+            return
+        self.world.turning = self
         self.turn()
-        self._wake_waiters()
+        self.world.turning = None
+        self.turns += 1
+        for look in self.world.on_turn:
+            look(self)
+        if self._waiters:
+            self._wake_waiters()
 
     def turn(self) -> None:
         """What has arrived, what was posted, timers that are due, and what is to be sent for all of it."""
@@ -134,7 +150,9 @@ class SimLoop(LinkLayer):
                     return
 
     def dispatch(self, link: Link, message: Any) -> None:
-        self.world.note(f"{self._name} {type(message).__name__}")
+        self.world.note(self._name, message)
+        for look in self.world.on_message:
+            look(self, link, message)
         super().dispatch(link, message)
 
     # -- waiting -------------------------------------------------------------------------------------------------------
@@ -142,7 +160,7 @@ class SimLoop(LinkLayer):
         """Wait until ``until()``; the world goes on meanwhile."""
         if until():
             return True
-        waiter = Waiter(until)
+        waiter = Waiter(until, timeout_s is not None)
         over: list[bool] = []
 
         def time_is_over() -> None:
@@ -190,12 +208,47 @@ class SimLoop(LinkLayer):
         self._waiters.clear()
         self._inbox.clear()
         self._posted.clear()
+        self._held.clear()
+
+    # -- for whoever watches -------------------------------------------------------------------------------------------
+    def told(self) -> str:
+        return f"{self.hello.role} {self._name}"
+
+    def sessions(self) -> list[SocketLink]:
+        return [*self._dialled.values(), *self._accepted.values()]
+
+    def waits_without_limit(self) -> bool:
+        """Whether code of this process waits, and only for others."""
+        return bool(self._waiters) and not any(waiter.has_limit for waiter in self._waiters)
+
+    # -- stopped and slow processes ------------------------------------------------------------------------------------
+    @property
+    def is_paused(self) -> bool:
+        return self._pauses > 0
 
     def pause(self) -> None:
-        self.is_paused = True
+        """As SIGSTOP, until ``go_on`` has been called as often."""
+        self._pauses += 1
 
     def go_on(self) -> None:
-        self.is_paused = False
+        if self._pauses == 0 or self.is_dead:
+            return
+        self._pauses -= 1
+        if self._pauses:
+            return
+        held, self._held = self._held, []
+        for resume in held:
+            self.world.schedule(0.0, resume)
         self._posted.append((_call, lambda: None))
         self._turn_due = False
         self._be_due()
+
+    def hold(self, go_on: Callable[[], None]) -> bool:
+        """Whether a greenlet of this process has to wait until the process goes on."""
+        if self._pauses and not self.is_dead:
+            self._held.append(go_on)
+        return self._pauses > 0
+
+    def stall(self, seconds: float) -> None:
+        """A handler waits for the disk: what it sends leaves afterwards, and nothing else happens here meanwhile."""
+        self.stalled_until = max(self.stalled_until, self.world.time) + seconds

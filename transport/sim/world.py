@@ -2,7 +2,8 @@
 
 Events lie in a heap by (time, order of scheduling). The *hub* greenlet takes them one by one; user code runs on
 greenlets of its own and switches to the hub whenever it waits. Only the seed decides what happens: all randomness of
-the world comes from ``rng``, every draw and every event goes into ``digest``.
+the world comes from ``rng``; every draw and every message that is handled goes into ``digest`` and, as long as there is
+room, into ``trace``. Two clocks: ``time`` only goes on; the wall clock of a host may jump (``wall_jumps``).
 
 After FoundationDB's simulator (Zhou et al. 2021) and TigerBeetle's VOPR.
 """
@@ -22,10 +23,29 @@ START_S = 1_000.0  # small, so that a float still tells nanoseconds apart
 EPOCH_S = 1_700_000_000.0  # what the wall clock adds
 CLOCK_READ_COSTS_S = 1e-6
 TRACE_LINES_MAX = 20_000
+TASK_ID_BYTES = 16
 
 
 class Stuck(AssertionError):
     """Somebody waits and nothing will ever happen."""
+
+
+class RecordedRandom(random.Random):
+    """A random source that remembers what was drawn from it since somebody looked."""
+
+    def __init__(self, seed: int) -> None:
+        self.drawn: list[float | int] = []
+        super().__init__(seed)
+
+    def random(self) -> float:
+        value = super().random()
+        self.drawn.append(value)
+        return value
+
+    def getrandbits(self, k: int, /) -> int:
+        value = super().getrandbits(k)
+        self.drawn.append(value)
+        return value
 
 
 class Timer:
@@ -40,19 +60,30 @@ class Timer:
         self.callback = None
 
 
+Record = tuple[float, str, Any, tuple[float | int, ...]]  # when, who, what (text or a message), what was drawn before
+
+
 class World:
     """See the module's docstring."""
 
+    trace_lines_max: int | None = TRACE_LINES_MAX
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.rng = random.Random(seed)  # the world's own decisions: nothing else may draw from it
+        self.rng = RecordedRandom(seed)  # the world's own decisions: nothing else may draw from it
         self._ids_rng = random.Random(f"ids {seed}")
         self._bytes_rng = random.Random(f"bytes {seed}")  # for whatever asks the system for random bytes
         self.time = START_S
         self.events = 0
         self.is_over = False
-        self.trace: deque[str] = deque(maxlen=TRACE_LINES_MAX)
+        self.record: deque[Record] = deque(maxlen=self.trace_lines_max)
         self.on_switch: Callable[[Any], None] = lambda owner: None  # whose code runs now (None: the hub's)
+        self.holds: Callable[[Any, Callable[[], None]], bool] = lambda owner, go_on: False  # an owner that is stopped
+        self.on_turn: list[Callable[[Any], None]] = []  # told of each loop that has turned
+        self.on_message: list[Callable[[Any, Any, Any], None]] = []  # told of each message, before it is handled
+        self.failure: BaseException | None = None  # what ended the hub
+        self.turning: Any = None  # the loop whose handlers run now
+        self.wall_jumps: dict[bytes, float] = {}  # seconds that a host's wall clock is wrong by
         self.main = greenlet.getcurrent()
         self._heap: list[tuple[float, int, Timer]] = []
         self._scheduled = 0
@@ -69,8 +100,15 @@ class World:
         self.time += CLOCK_READ_COSTS_S
         return self.time
 
+    def read_wall_clock(self) -> float:
+        """The wall clock of whoever looks; unlike the other one it may go back."""
+        owner = self.owner()
+        loop = self.turning if owner is None else owner.loop
+        jump = self.wall_jumps.get(loop.address.node_id, 0.0) if self.wall_jumps and loop is not None else 0.0
+        return EPOCH_S + self.read_clock() + jump
+
     def schedule(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        return self.schedule_at(self.time + max(0.0, delay_s), callback)
+        return self.schedule_at(self.time + delay_s if delay_s > 0.0 else self.time, callback)
 
     def schedule_at(self, at: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
@@ -79,11 +117,24 @@ class World:
         return timer
 
     # -- what happened -------------------------------------------------------------------------------------------------
-    def note(self, line: str) -> None:
-        """One line of the story; part of the digest."""
-        text = f"{self.time - START_S:.6f} {line}"
-        self.trace.append(text)
-        self._digest.update(text.encode())
+    def note(self, who: str, what: Any = "") -> None:
+        """One line of the story; part of the digest. ``what``: more text, or a message."""
+        drawn = self.rng.drawn
+        since = self.time - START_S
+        kind = what if type(what) is str else type(what).__name__
+        self._digest.update(f"{since:.6f} {who} {kind} {drawn or ''}".encode())
+        self.record.append((since, who, what, tuple(drawn)))
+        drawn.clear()
+
+    @property
+    def trace(self) -> list[str]:
+        """What happened last, a line each."""
+        return [tell(record) for record in self.record]
+
+    def trace_of(self, some_id: bytes, lines_max: int = 40) -> list[str]:
+        """The last messages that speak of an id, whole: its story as the network saw it."""
+        of_it = [record for record in self.record if type(record[2]) is not str and _names(record[2], some_id)]
+        return [f"{since:.6f} {who} < {shorten(what)}" for since, who, what, _ in of_it[-lines_max:]]
 
     def faults_noted(self) -> list[tuple[float, str]]:
         """When what went wrong, as far back as the story goes."""
@@ -125,7 +176,10 @@ class World:
         """Let a greenlet go on until it waits again (from the hub). ``thrown``: an exception to raise there."""
         if waiting.dead:
             return
-        self.on_switch(self._owners.get(waiting))
+        owner = self._owners.get(waiting)
+        if self.holds(owner, lambda: self.resume(waiting, *thrown)):
+            return
+        self.on_switch(owner)
         if thrown:
             waiting.throw(*thrown)
         else:
@@ -141,6 +195,8 @@ class World:
         if self.is_over:
             raise greenlet.GreenletExit
         self._hub.switch()
+        if self.failure is not None and not self.is_over:
+            raise self.failure
 
     def sleep(self, seconds: float) -> None:
         me = greenlet.getcurrent()
@@ -149,6 +205,13 @@ class World:
             self.wait()
         finally:
             timer.cancel()
+
+    def take_time(self, seconds: float) -> None:
+        """Whoever runs now waits, for a disk, say: a handler with all of its process, user code on its own."""
+        if self.turning is not None:
+            self.turning.stall(seconds)
+        elif greenlet.getcurrent() is not self._hub and not self.is_over:
+            self.sleep(seconds)
 
     def forget(self, owner: Any) -> list[Any]:
         """The greenlets of an owner that is gone; they will not be resumed."""
@@ -173,6 +236,13 @@ class World:
         self._owners.clear()
 
     def _serve(self) -> None:
+        try:
+            self._take_events()
+        except BaseException as failure:
+            self.failure = failure
+            raise
+
+    def _take_events(self) -> None:
         while True:
             callback = None
             while callback is None:
@@ -183,3 +253,24 @@ class World:
             self.time = max(self.time, at)
             self.events += 1
             callback()
+
+
+def tell(record: Record) -> str:
+    since, who, what, drawn = record
+    shown = what if type(what) is str else type(what).__name__
+    drew = f"   drew {', '.join(map(str, drawn))}" if drawn else ""
+    return f"{since:.6f} {who} {shown}{drew}"
+
+
+def shorten(message: Any, characters: int = 300) -> str:
+    text = repr(message)
+    return text if len(text) <= characters else text[:characters] + "..."
+
+
+def _names(value: Any, some_id: bytes) -> bool:
+    """Whether an id is among the fields of a message, or that of its task, or of what it made: those begin alike."""
+    if isinstance(value, bytes):
+        return value.startswith(some_id) or (len(value) >= TASK_ID_BYTES and some_id.startswith(value))
+    if isinstance(value, dict):
+        return any(_names(item, some_id) for pair in value.items() for item in pair)
+    return isinstance(value, (tuple, list)) and any(_names(item, some_id) for item in value)

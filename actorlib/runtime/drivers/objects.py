@@ -10,7 +10,7 @@ from typing import Any
 from actorlib import exceptions, serialization
 from actorlib.object_ref import ObjectRef
 from actorlib.runtime.drivers.process import Process
-from actorlib.runtime.task import TaskState
+from actorlib.runtime.task import Task, TaskState
 from actorlib.store.drivers.shared_memory import ObjectMissing
 from actorlib.store.owner import Entry, References, is_stored
 from actorlib.transport import limits, messages
@@ -308,6 +308,10 @@ class Objects(Process):
         task = entry.task
         if task is None:
             return f"object {ref._id.hex()[:16]} is awaited from its owner {ref._owner.process_id.hex()[:8]}"
+        return self.why_task_pending(task)
+
+    def why_task_pending(self, task: Task) -> str:
+        """What a call of this process waits for."""
         if task.state is TaskState.FINISHED:
             return f"{task.name()} is done and its result is being recovered"
         if isinstance(task.target, str):
