@@ -5,7 +5,8 @@ decides: which free slab serves a request, which slabs are given back to the sys
 used first. Files and locks are the driver's: the catalog asks through ``Port`` whether a slab is free of readers.
 
 States of a slab: FILLING (granted to a process) -> SEALED (nobody adds to it) -> FREE (no object, no reader) -> FILLING
-again, or unlinked. A slab whose objects are all freed but which a reader still maps stays SEALED and is looked at again
+again, or unlinked. Copies of objects that another node keeps go first: they are dropped, since they can be had again.
+A slab whose objects are all freed but which a reader still maps stays SEALED and is looked at again
 when room is needed.
 """
 
@@ -51,13 +52,14 @@ class Slab:
 class Place:
     """Where an object lies: in a slab, or in a spill file."""
 
-    __slots__ = ("offset", "size", "slab", "spilled")
+    __slots__ = ("is_copy", "offset", "size", "slab", "spilled")
 
     def __init__(self, slab_of: Slab | None, offset: int, size: int) -> None:
         self.slab = slab_of
         self.offset = offset
         self.size = size
         self.spilled: str | None = None
+        self.is_copy = False  # another node has it too, and keeps it
 
 
 class Port(Protocol):
@@ -185,11 +187,12 @@ class Catalog:
                 return
             if old.state is SlabState.FREE:
                 self._unlink(old)
-        for old in by_age:
-            if self._bytes() + wanted <= self.capacity_bytes:
-                return
-            if old.state is SlabState.SEALED and old.number in self.slabs and self._spill(old):
-                self._unlink(old)
+        for make_free in (self._drop_copies, self._spill):
+            for old in by_age:
+                if self._bytes() + wanted <= self.capacity_bytes:
+                    return
+                if old.state is SlabState.SEALED and old.number in self.slabs and make_free(old):
+                    self._unlink(old)
         if self._bytes() + wanted > self.capacity_bytes:
             raise StoreFull(
                 f"the object store ({self.capacity_bytes} bytes) is full of objects that are in use, "
@@ -201,8 +204,19 @@ class Catalog:
         del self.slabs[old.number]
         del self.by_path[old.path]
 
+    def _drop_copies(self, old: Slab) -> bool:
+        """Make a slab free in which only copies lie. False if it has others, or a reader maps it."""
+        if not all(self.objects[oid].is_copy for oid in old.objects) or not self._free(old):
+            return False
+        for oid in old.objects:
+            del self.objects[oid]
+        old.objects.clear()
+        return True
+
     def _spill(self, old: Slab) -> bool:
         """Write a slab's objects to disk and make it free. False if a reader maps it or the quota is used up."""
+        if self._drop_copies(old):
+            return True
         size = sum(self.objects[oid].size for oid in old.objects)
         if self.spilled_bytes + size > self.spill_bytes_max:
             return False
@@ -242,6 +256,25 @@ class Catalog:
         self.objects[object_id] = Place(holder, offset, size)
         holder.objects[object_id] = None
         self._touch(holder)
+
+    def copied(self, object_id: ObjectId, path: str, offset: int, size: int) -> None:
+        """A copy of an object that another node keeps is here now."""
+        self._freed_early.pop(object_id, None)
+        self.sealed(object_id, path, offset, size)
+        self.objects[object_id].is_copy = True
+
+    def promoted(self, object_id: ObjectId) -> None:
+        """What it is a copy of is lost: this one is kept."""
+        place = self.objects.get(object_id)
+        if place is not None:
+            place.is_copy = False
+
+    def free_copy(self, object_id: ObjectId) -> bool:
+        """Drop an object that was copied here. False if it is here no more."""
+        if object_id not in self.objects:
+            return False
+        self.freed(object_id)
+        return True
 
     def returned(self, path: str) -> None:
         holder = self.by_path.get(path)

@@ -21,6 +21,10 @@ Lineage: an entry made by a task keeps that task, and while a value that can be 
 task keeps the entries of its arguments *as recipes* (``recipes``): their values may go, their tasks stay, so that the
 chain can be run again. A ``put`` has no recipe.
 
+Copies: the value of an object in shared memory names the node that keeps it. Nodes that have copied it tell the owner
+(``copied``), who frees them with it and falls back on one of them when the first is lost; only when all are gone is it
+made again. ``near`` is where this process can read it: its own node's copy.
+
 Who may be wrong: borrowers may die (``process_died`` drops their registrations), owners may die (their borrowed
 entries resolve to ``OwnerDiedError``), messages about unknown objects are answered with an error value.
 
@@ -34,7 +38,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from actorlib.transport import messages
-from actorlib.transport.ids import ObjectId, ProcessId
+from actorlib.transport.ids import NodeId, ObjectId, ProcessId
 from actorlib.transport.link import Address
 from actorlib.transport.messages import VALUE_ERROR, VALUE_REFS, VALUE_STORED, Value
 
@@ -59,6 +63,12 @@ class Port(Protocol):
     def free_stored(self, object_id: ObjectId, value: Value, recipe: Recipe | None) -> None:
         """The object lies where ``value`` says and nobody can reach it. ``recipe`` may have left other copies."""
 
+    def free_copies(self, object_id: ObjectId, nodes: Iterable[Address]) -> None:
+        """Those nodes may have copies that nobody needs any more."""
+
+    def promote(self, object_id: ObjectId, node: Address) -> None:
+        """That node's copy is the one to keep from now on."""
+
     def error_value(self, kind: str, text: str) -> Value: ...
 
     def recover(self, object_id: ObjectId, recipe: Recipe | None, reason: str) -> None:
@@ -73,7 +83,19 @@ class Port(Protocol):
 class Rare:
     """What few entries have."""
 
-    __slots__ = ("asked", "borrowers", "contained", "on_free", "owner", "recipes", "registrations", "wanted_by")
+    __slots__ = (
+        "asked",
+        "borrowers",
+        "contained",
+        "copies",
+        "keeps_recipes",
+        "near",
+        "on_free",
+        "owner",
+        "recipes",
+        "registrations",
+        "wanted_by",
+    )
 
     def __init__(self) -> None:
         self.owner: Address | None = None  # None: owned here
@@ -82,8 +104,11 @@ class Rare:
         self.borrowers: dict[ProcessId, int] | None = None
         self.contained: References = ()
         self.recipes = 0  # tasks of living values that need this one's recipe
+        self.keeps_recipes = False  # its value is gone, and its own task's arguments are kept for its recipe's sake
         self.wanted_by: dict[ProcessId, Address] | None = None
         self.on_free: Callable[[], None] | None = None
+        self.copies: dict[NodeId, tuple[Address, Value]] | None = None  # on other nodes than the value names
+        self.near: Value = None  # the copy on this process's node
 
 
 class Entry:
@@ -178,12 +203,24 @@ class OwnerTable:
         if rare.borrowers and any(n > 0 for n in rare.borrowers.values()):
             return
         if rare.recipes > 0:
-            self._drop_value(object_id, entry)
+            self._keep_only_recipe(object_id, entry, rare)
             return
         del self.entries[object_id]
         self._drop_value(object_id, entry)
+        if rare.keeps_recipes:
+            self._release_recipes(entry.task)
         if rare.on_free is not None:
             rare.on_free()
+
+    def _keep_only_recipe(self, object_id: ObjectId, entry: Entry, rare: Rare) -> None:
+        """Nobody needs the value, but what was made from it may be lost: it stays if it is small, else what it was
+        made from stays in its place, all the way down the chain."""
+        if not is_stored(entry.value):
+            return
+        if entry.task is not None and entry.task.recipe_kept:
+            entry.task.recipe_kept += 1  # _drop_value takes away the value's own
+            rare.keeps_recipes = True
+        self._drop_value(object_id, entry)
 
     def _drop_value(self, object_id: ObjectId, entry: Entry) -> None:
         value, entry.value = entry.value, None
@@ -197,7 +234,17 @@ class OwnerTable:
     def _free_parts(self, object_id: ObjectId, value: Value, entry: Entry) -> None:
         if is_stored(value):
             self._port.free_stored(object_id, value, entry.task)
+            self._forget_copies(object_id, entry)
             self._release_recipes(entry.task)
+
+    def _forget_copies(self, object_id: ObjectId, entry: Entry) -> None:
+        rare = entry.rare
+        if rare is None:
+            return
+        rare.near = None
+        if rare.copies:
+            copies, rare.copies = rare.copies, None
+            self._port.free_copies(object_id, [address for address, _ in copies.values()])
 
     def _return_borrowed(self, object_id: ObjectId, entry: Entry, rare: Rare) -> None:
         owner = rare.owner
@@ -239,7 +286,11 @@ class OwnerTable:
         if references:
             self._take_registrations(references)
             self._hold_contained(entry, references)
-        if is_stored(value) and entry.task is not None:
+        if entry.rare is not None and entry.rare.keeps_recipes:
+            entry.rare.keeps_recipes = False
+            if not is_stored(value):
+                self._release_recipes(entry.task)
+        elif is_stored(value) and entry.task is not None:
             self._keep_recipes(entry.task)
         self._settle(object_id, entry, value)
         if entry.count <= 0:
@@ -327,16 +378,59 @@ class OwnerTable:
         entry.value = None
         if rare is not None and rare.owner is not None:
             rare.asked = True
+            rare.near = None
             self._port.send_to(rare.owner, messages.ObjectMissing(object_id, place))
             return
+        if rare is not None and rare.copies:
+            self._fall_back(object_id, entry, rare)
+            return
+        self._forget_copies(object_id, entry)
+        self._port.recover(object_id, entry.task, reason)  # which holds the arguments again, before their recipes go
         self._release_recipes(entry.task)
-        self._port.recover(object_id, entry.task, reason)
+
+    def void(self, object_id: ObjectId) -> None:
+        """The value is going to be made again, with the others of its task."""
+        entry = self.entries[object_id]
+        value, entry.value = entry.value, None
+        if is_stored(value):
+            self._forget_copies(object_id, entry)
+            self._release_recipes(entry.task)
+
+    def _fall_back(self, object_id: ObjectId, entry: Entry, rare: Rare) -> None:
+        """Another node has a copy, as far as we know: that is where the object lies now."""
+        assert rare.copies is not None
+        node_id = next(iter(rare.copies))
+        address, value = rare.copies.pop(node_id)
+        self._port.promote(object_id, address)
+        self._settle(object_id, entry, value)
 
     def moved(self, object_id: ObjectId, value: Value) -> None:
-        """The node has brought the object to another place."""
+        """Our node has found the object elsewhere on its host, or has copied it from another."""
         entry = self.entries.get(object_id)
-        if entry is not None and is_stored(entry.value):
+        if entry is None or not is_stored(entry.value):
+            return
+        if value[1] == entry.value[1]:
             entry.value = value
+        else:
+            entry.needs_rare().near = value
+
+    def not_near(self, object_id: ObjectId) -> None:
+        """Our node's copy is gone."""
+        entry = self.entries.get(object_id)
+        if entry is not None and entry.rare is not None:
+            entry.rare.near = None
+
+    def copied(self, object_id: ObjectId, node: Address, value: Value) -> bool:
+        """A node has a copy of an object of ours. False if it is not wanted: the object was freed or is being made."""
+        entry = self.entries.get(object_id)
+        if entry is None or not is_stored(entry.value) or object_id[:8] != self.address.process_id:
+            return False
+        if node.node_id != entry.value[1]:
+            rare = entry.needs_rare()
+            if rare.copies is None:
+                rare.copies = {}
+            rare.copies[node.node_id] = (node, value)
+        return True
 
     # -- lineage -------------------------------------------------------------------------------------------------------
     def _keep_recipes(self, task: Any) -> None:

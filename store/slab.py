@@ -4,8 +4,9 @@ A slab is one file in shared memory. A large object has a slab to itself, of its
 each other in a slab that one process fills. Nothing inside a slab is freed singly: a slab is used again when all of
 its objects are freed and nobody maps it, so an allocator is a number that only grows.
 
-An object in a slab: a header of 64 bytes (magic, object id, count of parts, total size), a table of part sizes, and
-the parts (the pickle, then its out-of-band buffers), each aligned to 64 bytes.
+An object in a slab: a header of 64 bytes (magic, object id, count of parts, total size, stamp), a table of part sizes,
+and the parts (the pickle, then its out-of-band buffers), each aligned to 64 bytes. The stamp is another one whenever an
+object is written, so that copies of the same id can be told apart that a retry has made with other bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from actorlib.transport.ids import ObjectId
 
 ALIGNMENT = 64
 MAGIC = b"ACTOROB1"
-HEADER = struct.Struct("<8s20sIQ")  # magic, object id, parts, total size
+HEADER = struct.Struct("<8s20sIQQ")  # magic, object id, parts, total size, stamp
 HEADER_BYTES = 64
 PART = struct.Struct("<Q")
 
@@ -49,9 +50,9 @@ def is_shared(slab_size: int) -> bool:
     return slab_size == limits.slab_bytes_min
 
 
-def write_header(target: memoryview, object_id: ObjectId, sizes: Sequence[int]) -> list[int]:
+def write_header(target: memoryview, object_id: ObjectId, sizes: Sequence[int], stamp: int = 0) -> list[int]:
     """Write header and table at the start of ``target``; gives the offset of each part."""
-    HEADER.pack_into(target, 0, MAGIC, object_id, len(sizes), object_bytes(sizes))
+    HEADER.pack_into(target, 0, MAGIC, object_id, len(sizes), object_bytes(sizes), stamp)
     for index, size in enumerate(sizes):
         PART.pack_into(target, HEADER_BYTES + PART.size * index, size)
     offsets, at = [], HEADER_BYTES + aligned(PART.size * len(sizes))
@@ -65,7 +66,7 @@ def read_parts(source: memoryview, object_id: ObjectId) -> list[memoryview]:
     """The parts of the object at the start of ``source``, without a copy. Raises CorruptObject."""
     if len(source) < HEADER_BYTES:
         raise CorruptObject("shorter than a header")
-    magic, found, count, total = HEADER.unpack_from(source)
+    magic, found, count, total, _ = HEADER.unpack_from(source)
     if magic != MAGIC or found != object_id or total > len(source) or count * PART.size > total:
         raise CorruptObject(f"the object there is not {object_id.hex()}")
     parts, at = [], HEADER_BYTES + aligned(PART.size * count)
@@ -76,6 +77,16 @@ def read_parts(source: memoryview, object_id: ObjectId) -> list[memoryview]:
         parts.append(source[at : at + size])
         at += aligned(size)
     return parts
+
+
+def read_stamp(source: memoryview, object_id: ObjectId) -> int:
+    """The stamp of the object at the start of ``source``. Raises CorruptObject."""
+    if len(source) < HEADER_BYTES:
+        raise CorruptObject("shorter than a header")
+    magic, found, _, _, stamp = HEADER.unpack_from(source)
+    if magic != MAGIC or found != object_id:
+        raise CorruptObject(f"the object there is not {object_id.hex()}")
+    return int(stamp)
 
 
 class Filler:

@@ -8,6 +8,8 @@ from __future__ import annotations
 # -- wire --------------------------------------------------------------------------------------------------------------
 frame_bytes_max = 1 << 30
 """Largest single frame that a socket accepts (MAXMSGSIZE)."""
+frame_bytes_copied_max = 1 << 20
+"""Frames of this size and above are handed to their reader in place."""
 frames_per_batch_max = 4096
 batch_body_bytes_max = 64 << 20
 batch_messages_max = 65_536
@@ -75,6 +77,25 @@ slab_bytes_min = 8 << 20
 """Objects much smaller than this share slabs of this size; larger ones get a slab of their own size class."""
 slab_free_bytes_max_fraction = 0.5
 spill_bytes_max_fraction = 0.8
+
+# -- objects between nodes ---------------------------------------------------------------------------------------------
+pull_chunk_bytes = 2 << 20
+"""One message of a transfer: what comes between two of them waits no longer than it takes to send one."""
+pull_window_chunks_min = 2
+pull_window_chunks_max = 8
+"""Chunks asked of one source and not yet there. The window grows while they come fast, shrinks when they are late."""
+pull_fast_s = 0.1
+pull_slow_s = 0.5
+pull_bytes_in_flight_max = 64 << 20
+pulls_open_max = 32
+pull_sources_max = 2
+pull_second_source_bytes_min = 64 << 20
+"""Objects of this size and above are pulled from two nodes at once where two have it."""
+pull_answer_timeout_s = 5.0
+pull_tick_s = 1.0
+pull_children_max = 2
+"""Nodes that one node serves one object to at a time; the others take it from those."""
+served_objects_max = 10_000
 
 # -- failure detection -------------------------------------------------------------------------------------------------
 local_pause_s = 1.5

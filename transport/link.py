@@ -54,6 +54,9 @@ class Host(Protocol):
     def link(self, address: Address) -> Link:
         """The link that we dial to ``address``, made on first use. Our own address gives a loopback link."""
 
+    def accepted_link(self, process_id: ProcessId) -> Link | None:
+        """The link that a peer has dialled to us, if it has."""
+
     def drop_link(self, process_id: ProcessId, reason: str) -> None:
         """Forget every link with that process, in both directions; ``on_link_down`` fires for each."""
 

@@ -430,11 +430,13 @@ class ObjectsFreed(NamedTuple):
 
 
 class ObjectLocate(NamedTuple):
-    """reader -> node: ``value`` (VALUE_STORED) is not where it says; restore it or fetch it here."""
+    """reader -> node: ``value`` (VALUE_STORED) can't be read where it says; restore it or fetch it here."""
 
     request_id: int
     object_id: ObjectId
     value: Value
+    owner: Address
+    urgent: bool  # a blocked get waits for it; else it may be needed soon
 
 
 class ObjectLocated(NamedTuple):
@@ -444,19 +446,76 @@ class ObjectLocated(NamedTuple):
     value: Value
 
 
-class ObjectRead(NamedTuple):
-    """node -> node: bytes [offset, offset+length) of an object in the asked node's store."""
+class PullOpen(NamedTuple):
+    """node -> node: I want to copy that object from you. Answered by PullAccepted, PullRedirected or PullRefused."""
 
-    request_id: int
+    object_id: ObjectId
+    avoid: tuple[NodeId, ...]  # nodes that did not serve: if all others are busy too, take me in spite of it
+
+
+class PullAccepted(NamedTuple):
+    """Ask for chunks now. The same ``stamp`` means the same bytes, wherever they come from."""
+
+    object_id: ObjectId
+    size: int
+    stamp: int
+    holders: tuple[Address, ...]  # nodes that have it whole, as far as the asked one knows
+
+
+class PullRedirected(NamedTuple):
+    """Enough others are being served: take it from one of these, best first."""
+
+    object_id: ObjectId
+    holders: tuple[Address, ...]
+
+
+class PullRefused(NamedTuple):
+    """It is not here, or not any more. Also in answer to ChunkWanted."""
+
+    object_id: ObjectId
+    reason: str
+
+
+class ChunkWanted(NamedTuple):
+    """Each one asked for and not yet answered is one credit used."""
+
     object_id: ObjectId
     offset: int
     length: int
 
 
-class ObjectBytes(NamedTuple):
-    request_id: int
-    total: int  # -1: not here
+class Chunk(NamedTuple):
+    object_id: ObjectId
+    stamp: int
+    offset: int
     data: Payload
+
+
+class PullClosed(NamedTuple):
+    """The puller needs no more of it. ``complete``: it has the whole object and can serve others."""
+
+    object_id: ObjectId
+    complete: bool
+
+
+class ObjectCopied(NamedTuple):
+    """node -> owner: a copy lies here now (``value`` says where). An owner that has freed the object answers with
+    CopiesFreed."""
+
+    object_id: ObjectId
+    value: Value
+
+
+class CopiesFreed(NamedTuple):
+    """owner -> node: drop these copies, if they are still there."""
+
+    object_ids: tuple[ObjectId, ...]
+
+
+class CopyPromoted(NamedTuple):
+    """owner -> node: what this object was copied from is lost: your copy is the one to keep."""
+
+    object_id: ObjectId
 
 
 # -- any process <-> GCS ----------------------------------------------------------------------------------------------
@@ -975,6 +1034,9 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (72, BorrowAdded, _D.BORROWER_TO_OWNER),
     (73, BorrowReleased, _D.BORROWER_TO_OWNER),
     (74, ObjectMissing, _D.BORROWER_TO_OWNER),
+    (75, ObjectCopied, _D.NODE_TO_PROCESS),
+    (76, CopiesFreed, _D.PROCESS_TO_NODE),
+    (77, CopyPromoted, _D.PROCESS_TO_NODE),
     (90, SlabRequest, _D.PROCESS_TO_NODE),
     (91, SlabGranted, _D.NODE_TO_PROCESS),
     (92, SlabReturned, _D.PROCESS_TO_NODE),
@@ -982,8 +1044,13 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (94, ObjectsFreed, _D.PROCESS_TO_NODE),
     (95, ObjectLocate, _D.PROCESS_TO_NODE),
     (96, ObjectLocated, _D.NODE_TO_PROCESS),
-    (97, ObjectRead, _D.NODE_TO_NODE),
-    (98, ObjectBytes, _D.NODE_TO_NODE),
+    (99, PullOpen, _D.NODE_TO_NODE),
+    (100, PullAccepted, _D.NODE_TO_NODE),
+    (101, PullRedirected, _D.NODE_TO_NODE),
+    (102, PullRefused, _D.NODE_TO_NODE),
+    (103, ChunkWanted, _D.NODE_TO_NODE),
+    (104, Chunk, _D.NODE_TO_NODE),
+    (105, PullClosed, _D.NODE_TO_NODE),
     (110, KvPut, _D.TO_GCS),
     (111, KvGet, _D.TO_GCS),
     (112, KvDelete, _D.TO_GCS),

@@ -211,6 +211,16 @@ class ActorClients:
             task.where = client
             client.queue.appendleft(task)
 
+    def recover(self, task: Task) -> None:
+        """Make a finished call again because a value that it gave was lost."""
+        assert task.actor_id is not None
+        task.take_again(self._table)
+        client = self.clients[task.actor_id]
+        if client.state == "DEAD":
+            self.submit(client, task)
+        else:
+            self._again(client, [task])
+
     # -- from the GCS --------------------------------------------------------------------------------------------------
     def updated(self, update: ActorUpdate) -> None:
         client = self.clients.get(update.actor_id)

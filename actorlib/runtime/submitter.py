@@ -566,12 +566,7 @@ class Submitter:
 
     def recover(self, task: Task) -> None:
         """Run a finished task again because a value that it made was lost."""
-        for oid in task.holds:
-            self._table.adopt(oid, self._table.address)
-        for oid in task.return_ids():
-            entry = self._table.entries.get(oid)
-            if entry is not None and entry.value is not None and type(entry.value) is tuple:
-                entry.value = None
+        task.take_again(self._table)
         self._retry(task)
 
     def close(self) -> None:

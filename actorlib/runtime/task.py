@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from actorlib.engine import DYNAMIC, STREAMING
-from actorlib.transport.ids import ObjectId, TaskId, object_id
+from actorlib.store.owner import OwnerTable
+from actorlib.transport.ids import ActorId, ObjectId, TaskId, object_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import Call, Value
 
@@ -26,6 +27,7 @@ class Task:
     """A task or an actor call. ``target`` is the function's id or the method's name."""
 
     __slots__ = (
+        "actor_id",
         "args",
         "cancelled",
         "dependencies",
@@ -70,11 +72,18 @@ class Task:
         self.suspect = False  # was in flight when a worker died: runs alone next time, so that blame is exact
         self.cancelled = False
         self.overdue = ""  # it was cancelled because its deadline was over, in words
+        self.actor_id: ActorId | None = None  # an actor's call that may be made again
         self.recipe_kept = 0  # living values in shared memory that this task made
 
     def inputs(self) -> Iterable[ObjectId]:
-        """What must be kept so that it can be run again; an actor's call is never run again for its result's sake."""
-        return self.holds if isinstance(self.target, bytes) else ()
+        """What must be kept so that it can be run again; of an actor's call, not the actor: it may end meanwhile."""
+        if isinstance(self.target, bytes):
+            return self.holds
+        return [oid for oid, _ in self.dependencies] if self.actor_id is not None else ()
+
+    def is_repeatable(self) -> bool:
+        """Whether it may be run again for the sake of a result that was lost."""
+        return isinstance(self.target, bytes) or self.actor_id is not None
 
     def is_waiting(self) -> bool:
         return self.missing is not None and self.missing[0] > 0
@@ -87,6 +96,15 @@ class Task:
         if self.num_returns in (STREAMING, DYNAMIC):
             return [object_id(self.task_id, 0)]
         return [object_id(self.task_id, i) for i in range(self.num_returns)]
+
+    def take_again(self, table: OwnerTable) -> None:
+        """It is to run once more: hold its arguments again, and void what it gave."""
+        for oid in self.holds:
+            table.adopt(oid, table.address)
+        for oid in self.return_ids():
+            entry = table.entries.get(oid)
+            if entry is not None and type(entry.value) is tuple:
+                table.void(oid)
 
     def to_call(self, values: tuple[Any, ...], sequence: int) -> Call:
         return Call(self.task_id, self.target, self.args, values, self.num_returns, sequence, self.extra)

@@ -78,6 +78,7 @@ class HostMemory:
 
     def __init__(self) -> None:
         self.slabs: dict[str, bytearray] = {}
+        self.stamps = 0
         self.disks: dict[str, Disk] = {}  # by the directory of the node
 
     def disk_of(self, path: str) -> Disk | None:
@@ -90,6 +91,19 @@ class HostMemory:
         disk = self.disks.get(directory)
         if disk is not None:
             disk.lose(directory)
+
+
+class MemorySink:
+    """Stands in for ``Sink``."""
+
+    def __init__(self, target: bytearray) -> None:
+        self._target = target
+
+    def write(self, offset: int, data: Any) -> None:
+        self._target[offset : offset + len(data)] = data
+
+    def close(self) -> None:
+        return
 
 
 class MemoryFiles:
@@ -123,6 +137,23 @@ class MemoryFiles:
     def write(self, into: Slab, data: bytes) -> None:
         self._memory.slabs[into.path][: len(data)] = data
 
+    def map(self, path: str, offset: int, size: int) -> memoryview:
+        """The object in place, as it is and as it will be while it is filled."""
+        held: Any = self._memory.slabs.get(path)
+        if held is None and self._disk.exists(path):
+            held = self._disk.read(path)
+        if held is None or len(held) < offset + size:
+            raise ObjectMissing(f"{path} is not there")
+        return memoryview(held)[offset : offset + size].toreadonly()
+
+    @staticmethod
+    def frame(part: memoryview) -> Any:
+        """A copy: there are no locks here that would keep the slab as it is."""
+        return bytes(part)
+
+    def sink(self, into: Slab) -> MemorySink:
+        return MemorySink(self._memory.slabs[into.path])
+
     def spill(self, of: Slab, object_id: ObjectId, place: Place) -> str:
         data = bytes(self._memory.slabs[of.path][place.offset : place.offset + place.size])
         path = f"{self.directory}/spill-{object_id.hex()}"
@@ -154,15 +185,21 @@ class MemoryStoreClient(StoreClient):
     """Objects in a simulated host's memory. A reader gets a copy of its own, read-only."""
 
     def __init__(self, node_id: NodeId, host_id: str, memory: HostMemory) -> None:
-        super().__init__(node_id, host_id)
         self._memory = memory
+        super().__init__(node_id, host_id)
+
+    def _first_stamp(self) -> int:
+        self._memory.stamps += 1 << 32
+        return self._memory.stamps
 
     def add_slab(self, path: str, size: int) -> None:
         with self._placing:
             self._granted.append(_Granted(path, size, memoryview(self._memory.slabs[path])))
 
     def read(self, value: Value, object_id: ObjectId) -> tuple[memoryview, list[memoryview]]:
-        _, _, path, offset, size, _ = value
+        _, _, path, offset, size, host_id = value
+        if host_id != self._host_id:
+            raise ObjectMissing("it lies on another machine")
         held: Any = self._memory.slabs.get(path)
         disk = self._memory.disk_of(path)
         if held is None and disk is not None and disk.exists(path):

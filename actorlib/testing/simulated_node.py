@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from actorlib.testing.simulation import Simulation
 
 STORE_BYTES = 256 << 20
-HOST_ID = "simulated"
 
 
 class SimNodeService(NodeService):
@@ -81,9 +80,10 @@ class SimStoreService(StoreService):
             "",
             node.simulation.memory_bytes,
             STORE_BYTES,
-            HOST_ID,
+            node.host_id,
             lambda node_id: node.service.node_address(node_id),
             lambda: node.service.node_addresses(),
+            lambda process: node.service.watch(process),
         )
 
     def _make_files(self, directory: str, spill_directory: str) -> Any:
@@ -102,6 +102,7 @@ class SimNode:
         hello = messages.Hello(messages.PROTOCOL_VERSION, address, "node", 1, JobId(b""), "sim")
         self.loop: Any = SimLoop(simulation.world, simulation.network, address, hello, {}, self._on_link_down)
         self.directory = f"node{number}-{process_id.hex()}"
+        self.host_id = f"host{number}"
         self.disk = Disk(simulation.world.rng, simulation.world.take_time)
         self.oom_kills = 0  # as the kernel counts them
         self.slow_starts_s = 0.0  # what it takes longer to start a process
@@ -112,7 +113,7 @@ class SimNode:
         gcs_address = address if head is None else head.loop.address
         self.store = SimStoreService(simulation.memory, self)
         total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000}
-        config: dict[str, Any] = {"host_id": HOST_ID, "sys_path": [], "cwd": "", "trace_dir": None}
+        config: dict[str, Any] = {"host_id": self.host_id, "sys_path": [], "cwd": "", "trace_dir": None}
         others = [self.store] if self.gcs is None else [self.store, self.gcs]
         labels = {"actorlib.io/node-id": process_id.hex()}
         self.service: SimNodeService
@@ -130,7 +131,7 @@ class SimNode:
 
     def check(self) -> None:
         self.service.check()
-        self.store.catalog.check()
+        self.store.check()
         if self.gcs is not None:
             self.gcs.check()
 

@@ -28,7 +28,7 @@ from actorlib.testing.clocks import virtual_time
 from actorlib.testing.fault_plans import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryJournal, MemoryStoreClient
 from actorlib.testing.oracles import Violation, all_oracles
-from actorlib.testing.simulated_node import HOST_ID, STORE_BYTES, SimNode
+from actorlib.testing.simulated_node import STORE_BYTES, SimNode
 from actorlib.transport import messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ObjectId, ProcessId, new_process_id
 from actorlib.transport.link import Address
@@ -103,7 +103,7 @@ class SimDriver(InWorld, ClusterView):
         process_id = new_process_id(simulation.world.random_bytes)
         address = Address(process_id, node.node_id, f"sim://{process_id.hex()}")
         namespace = f"job-{process_id.hex()}"
-        ClusterView.__init__(self, address, "driver", node, gcs, JobId(process_id), HOST_ID, namespace)
+        ClusterView.__init__(self, address, "driver", node, gcs, JobId(process_id), "host0", namespace)
         self.can_grow = False
         self.address_info = {"address": gcs.endpoint, "node_id": node.node_id.hex(), "session_dir": "", "node_pid": 0}
 

@@ -375,6 +375,14 @@ class NodeService(Member):
             death = Death(process_id, address.node_id, 0, None, None, False, text, "")
             link.send(messages.ProcessDied(process_id, death))
 
+    def watch(self, process: Address) -> None:
+        """A process on another node holds something here, which must come back when it dies there."""
+        if process.node_id != self.loop.address.node_id and process.process_id not in self._watched:
+            self._watched[process.process_id] = process
+            other = self.node_address(process.node_id)
+            if other is not None:
+                self.loop.link(other).send(messages.Watch(process))
+
     def _is_here(self, process_id: ProcessId) -> bool:
         known = process_id in self.workers.workers or process_id in self._drivers
         return known or process_id == self.loop.address.process_id
@@ -392,12 +400,7 @@ class NodeService(Member):
 
     def _on_lease_request(self, link: Link, message: messages.LeaseRequest) -> None:
         holder = link.peer
-        if holder.node_id != self.loop.address.node_id and holder.process_id not in self._watched:
-            # What it holds here must come back when it dies there.
-            self._watched[holder.process_id] = holder
-            other = self.node_address(holder.node_id)
-            if other is not None:
-                self.loop.link(other).send(messages.Watch(holder))
+        self.watch(holder)
         self.leases.request(self._now(), holder.process_id, message, link.send)
         if self.leases.has_waiting() and not self._telling:
             self._telling = True

@@ -7,8 +7,10 @@ import hashlib
 import os
 import shutil
 import struct
+from typing import Any
 
 from actorlib.store.catalog import Place, Slab
+from actorlib.store.drivers.shared_memory import map_object
 from actorlib.transport.ids import ObjectId
 
 SPILL_HEADER = struct.Struct("<8sQ32s16x")  # 64 bytes, so that what follows is aligned as in a slab
@@ -18,6 +20,22 @@ SPILL_MAGIC = b"ACTORSP1"
 
 class TornSpill(Exception):
     """A spill file that is not what was written."""
+
+
+class Sink:
+    """A slab that is filled piece by piece. Written, not mapped: so no page has to be mapped first."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def write(self, offset: int, data: Any) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            done = os.pwrite(self._fd, view, offset)
+            offset, view = offset + done, view[done:]
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class StoreFiles:
@@ -76,6 +94,19 @@ class StoreFiles:
         with open(slab.path, "rb") as source:
             source.seek(place.offset)
             return source.read(place.size)
+
+    def map(self, path: str, offset: int, size: int) -> memoryview:
+        """An object's bytes, for as long as the view lives. Raises ObjectMissing or CorruptObject."""
+        return map_object(path, offset, size)
+
+    @staticmethod
+    def frame(part: memoryview) -> Any:
+        """A part of a mapped object as a message may keep it: the mapping sees to it that it stays as it is."""
+        return part
+
+    def sink(self, slab: Slab) -> Sink:
+        """Where the parts of an object that comes from elsewhere are written."""
+        return Sink(slab.path)
 
     def spill(self, slab: Slab, object_id: ObjectId, place: Place) -> str:
         data = self.read_object(slab, place)

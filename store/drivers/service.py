@@ -7,6 +7,8 @@ from typing import Any
 
 from actorlib.store.catalog import Catalog, Place, StoreFull
 from actorlib.store.drivers.files import SPILL_HEADER, StoreFiles, TornSpill
+from actorlib.store.drivers.shared_memory import ObjectMissing
+from actorlib.store.drivers.transfer import Transfers
 from actorlib.transport import messages
 from actorlib.transport.ids import NodeId, ObjectId, ProcessId
 from actorlib.transport.link import Address, Handler, Host, Link
@@ -26,6 +28,7 @@ class StoreService:
         host_id: str,
         node_address: Callable[[NodeId], Address | None],
         all_nodes: Callable[[], list[Address]],
+        watch: Callable[[Address], None],
     ) -> None:
         self._host = host
         self._host_id = host_id
@@ -33,9 +36,15 @@ class StoreService:
         self._all_nodes = all_nodes
         self.files = self._make_files(directory, spill_directory)
         self.catalog = Catalog(capacity_bytes, spill_bytes_max, self.files)
+        self._watch = watch
+        self._owners: dict[ObjectId, Address] = {}  # of objects that are being copied here
         self._forwarded: dict[int, tuple[Link, int]] = {}
         self._next_forward = 0
+        self.transfers = Transfers(host, self.catalog, self.files, self._restore, node_address, self._copied)
         self.handlers: dict[type, Handler] = {
+            **self.transfers.handlers,
+            messages.CopiesFreed: self._on_copies_freed,
+            messages.CopyPromoted: lambda _, message: self.catalog.promoted(message.object_id),
             messages.SlabRequest: self._on_request,
             messages.SlabReturned: lambda _, message: self.catalog.returned(message.path),
             messages.ObjectsSealed: self._on_sealed,
@@ -64,6 +73,7 @@ class StoreService:
         if message.node_id in (here, b""):
             for object_id in message.object_ids:
                 self.catalog.freed(object_id)
+                self.transfers.freed(object_id)
         if message.node_id != here and link.peer.node_id == here:  # from one of our own processes: pass it on
             for address in self._nodes_of(message.node_id):
                 self._host.link(address).send(message)
@@ -74,26 +84,71 @@ class StoreService:
             return [address] if address is not None else []
         return [address for address in self._all_nodes() if address.node_id != self._host.address.node_id]
 
+    def _on_copies_freed(self, _: Link, message: messages.CopiesFreed) -> None:
+        for object_id in message.object_ids:
+            self.catalog.free_copy(object_id)
+            self.transfers.freed(object_id)
+
     def _on_locate(self, link: Link, message: messages.ObjectLocate) -> None:
-        place = self.catalog.find(message.object_id)
-        if place is None:
+        value = self._find(message.object_id)
+        if value is not None:
+            self._answer(link, message, value)
+        elif type(message.value) is not tuple or message.value[0] != VALUE_STORED:
+            self._answer(link, message, None)
+        elif message.value[5] == self._host_id:
             self._ask_its_node(link, message)
-            return
-        try:
-            value = self._value_of(message.object_id, place)
-        except TornSpill:
-            self.catalog.freed(message.object_id)
-            link.send(messages.ObjectLocated(message.request_id, None))
         else:
+            self._fetch(link, message)
+
+    @staticmethod
+    def _answer(link: Link, message: messages.ObjectLocate, value: Value) -> None:
+        if message.request_id:
             link.send(messages.ObjectLocated(message.request_id, value))
 
+    def _find(self, object_id: ObjectId) -> Value:
+        """Where it lies here; None: it does not."""
+        place = self.catalog.find(object_id)
+        if place is None:
+            return None
+        try:
+            return self._value_of(object_id, place)
+        except TornSpill:
+            self.catalog.freed(object_id)
+            return None
+
+    # -- between hosts -------------------------------------------------------------------------------------------------
+    def _fetch(self, link: Link, message: messages.ObjectLocate) -> None:
+        """It lies on another machine: copy it here."""
+        object_id = message.object_id
+        self._owners[object_id] = message.owner
+
+        def done(reason: str, is_full: bool) -> None:
+            self._owners.pop(object_id, None)
+            if is_full and message.request_id:
+                link.send(messages.Failure(message.request_id, "ObjectStoreFullError", reason))
+            else:
+                self._answer(link, message, None if reason else self._find(object_id))
+
+        self.transfers.fetch(object_id, message.value[1], message.urgent, done)
+
+    def _copied(self, object_id: ObjectId) -> None:
+        """A copy lies here now: its owner must know, to free it and to fall back on it; and we of its owner's end."""
+        owner = self._owners.pop(object_id)
+        self._watch(owner)
+        self._host.link(owner).send(messages.ObjectCopied(object_id, self._find(object_id)))
+
+    def _restore(self, object_id: ObjectId) -> tuple[str, int, int]:
+        value = self._find(object_id)
+        if value is None:
+            raise ObjectMissing("its spill file is damaged")
+        return value[2], value[3], value[4]
+
+    # -- between nodes of one host -------------------------------------------------------------------------------------
     def _ask_its_node(self, link: Link, message: messages.ObjectLocate) -> None:
-        """It is not here: the node that the value names may have spilled or moved it."""
-        value = message.value
-        node_id = value[1] if type(value) is tuple and value[0] == VALUE_STORED else None
-        address = self._node_address(node_id) if node_id is not None else None
+        """The node that the value names may have spilled or moved it."""
+        address = self._node_address(message.value[1])
         if address is None or address.process_id in (self._host.address.process_id, link.peer.process_id):
-            link.send(messages.ObjectLocated(message.request_id, None))
+            self._answer(link, message, None)
             return
         self._next_forward += 1
         self._forwarded[self._next_forward] = (link, message.request_id)
@@ -121,10 +176,18 @@ class StoreService:
         return (VALUE_STORED, node_id, place.slab.path, place.offset, place.size, self._host_id)
 
     def process_died(self, process_id: ProcessId, _reason: Any) -> None:
+        """An owner: its objects go. Another node: nothing comes from it any more."""
+        for object_id in [oid for oid in self.catalog.objects if oid[:8] == process_id]:
+            self.transfers.freed(object_id)
+        self.transfers.node_lost(NodeId(process_id))
         self.catalog.process_died(process_id)
 
     def usage(self) -> dict[str, int]:
         return self.catalog.usage()
+
+    def check(self) -> None:
+        self.catalog.check()
+        self.transfers.check()
 
     def close(self) -> None:
         self.files.close()

@@ -12,6 +12,7 @@ kernel lets go of the lock when the process dies, however it dies.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import mmap
 import os
 import threading
@@ -70,6 +71,11 @@ class StoreClient:
         # Filled by the thread that writes, emptied by the one that drives the loop: deques, since those are atomic.
         self._sealed: deque[tuple[ObjectId, str, int, int]] = deque()
         self._returned: deque[str] = deque()
+        self._stamps = itertools.count(self._first_stamp())
+
+    def _first_stamp(self) -> int:
+        """Where this process's stamps begin: no two processes' meet."""
+        return int.from_bytes(os.urandom(6), "little") << 16
 
     # -- writing -------------------------------------------------------------------------------------------------------
     @staticmethod
@@ -102,7 +108,7 @@ class StoreClient:
             return None
         granted, offset = found
         target = granted.view[offset : offset + need]
-        offsets = slab.write_header(target, object_id, sizes)
+        offsets = slab.write_header(target, object_id, sizes, next(self._stamps))
         for part, at, size in zip((data, *buffers), offsets, sizes, strict=True):
             if size:
                 target[at : at + size] = memoryview(part).cast("B")
@@ -133,40 +139,49 @@ class StoreClient:
         return [self._returned.popleft() for _ in range(len(self._returned))]
 
     # -- reading -------------------------------------------------------------------------------------------------------
+    def is_near(self, value: Value) -> bool:
+        """Whether a stored value lies in memory that this process shares."""
+        return bool(value[5] == self._host_id)
+
     def read(self, value: Value, object_id: ObjectId) -> tuple[memoryview, list[memoryview]]:
         """The pickle and the buffers of a stored object, read-only and without a copy. Raises ObjectMissing."""
         _, _, path, offset, size, host_id = value
         if host_id != self._host_id:
             raise ObjectMissing("it lies on another machine")
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ObjectMissing(f"{path}: {error.strerror}") from error
-        try:
-            view = self._map(fd, path, offset, size)
-            parts = slab.read_parts(view, object_id)
+            parts = slab.read_parts(map_object(path, offset, size), object_id)
         except slab.CorruptObject as error:
             raise ObjectMissing(str(error)) from error
         return parts[0], parts[1:]
 
-    @staticmethod
-    def _map(fd: int, path: str, offset: int, size: int) -> memoryview:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            mine, there = os.fstat(fd), os.stat(path)
-            if mine.st_ino != there.st_ino or mine.st_size < offset + size:
-                raise slab.CorruptObject("the slab was given away")
-            start = offset - offset % mmap.ALLOCATIONGRANULARITY
-            mapping = _Mapping(fd, offset + size - start, prot=mmap.PROT_READ, offset=start)
-        except FileNotFoundError as error:
-            os.close(fd)
-            raise slab.CorruptObject("the slab was given away") from error
-        except BaseException:
-            os.close(fd)
-            raise
-        mapping.fd = fd
-        return memoryview(mapping)[offset - start :]
-
     def close(self) -> None:
         self._granted.clear()
         self._mappings.clear()
+
+
+def map_object(path: str, offset: int, size: int) -> memoryview:
+    """The bytes of an object, read-only. As long as a view of them lives, its slab is not used again.
+
+    Raises:
+        ObjectMissing: there is no such file (any more).
+        CorruptObject: the slab was given away meanwhile.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ObjectMissing(f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        mine, there = os.fstat(fd), os.stat(path)
+        if mine.st_ino != there.st_ino or mine.st_size < offset + size:
+            raise slab.CorruptObject("the slab was given away")
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        mapping = _Mapping(fd, offset + size - start, prot=mmap.PROT_READ, offset=start)
+    except FileNotFoundError as error:
+        os.close(fd)
+        raise slab.CorruptObject("the slab was given away") from error
+    except BaseException:
+        os.close(fd)
+        raise
+    mapping.fd = fd
+    return memoryview(mapping)[offset - start :]

@@ -36,6 +36,12 @@ class Port:
     def free_stored(self, oid, value, recipe):
         self.freed.append(oid)
 
+    def free_copies(self, oid, nodes):
+        self.sent += [(node, messages.CopiesFreed((oid,))) for node in nodes]
+
+    def promote(self, oid, node):
+        self.sent.append((node, messages.CopyPromoted(oid)))
+
     def error_value(self, kind, text):
         return (messages.VALUE_ERROR, kind.encode(), text)
 
@@ -69,6 +75,72 @@ def test_the_last_reference_frees():
     assert oid in table.entries
     table.release(oid)
     assert oid not in table.entries and port.freed == [oid]
+
+
+class Task:
+    """A recipe."""
+
+    def __init__(self, inputs=()):
+        self._inputs = inputs
+        self.recipe_kept = 0
+
+    def inputs(self):
+        return self._inputs
+
+    def is_finished(self):
+        return True
+
+
+def far(n=1, node=b"far....."):
+    return (messages.VALUE_STORED, node, f"far-{n}", 0, 10, "far")
+
+
+def test_copies_are_freed_with_the_object_and_taken_when_it_is_lost():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table, value=far(node=b"lost...."))
+    near, other = Address(b"near....", b"near....", ""), Address(b"other...", b"other...", "")
+    assert table.copied(oid, near, far(2, near.node_id)) and table.copied(oid, other, far(3, other.node_id))
+    table.moved(oid, far(2, near.node_id))
+    assert table.entries[oid].value == far(node=b"lost....") and table.entries[oid].rare.near == far(2, near.node_id)
+    table.lost(oid, far(9), "not where it never was")
+    assert port.sent == []
+    table.lost(oid, far(node=b"lost...."), "its node is gone")
+    assert port.sent == [(near, messages.CopyPromoted(oid))] and not port.recovered
+    assert table.entries[oid].value == far(2, near.node_id)
+    table.release(oid)
+    assert port.sent[1:] == [(other, messages.CopiesFreed((oid,)))] and port.freed == [oid]
+    assert not table.copied(oid, other, far(3))
+
+
+def test_when_the_last_copy_is_lost_it_is_made_again():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table, value=far(1))
+    table.copied(oid, B, far(2, B.node_id))
+    table.lost(oid, far(1), "gone")
+    table.lost(oid, far(2, B.node_id), "gone too")
+    assert port.recovered == [(oid, None)] and table.entries[oid].value is None
+    assert not table.copied(oid, C, far(3, C.node_id)), "a copy of what is being made again may have other bytes"
+
+
+def test_a_chain_of_recipes_is_kept_to_its_start_and_let_go_at_its_end():
+    port = Port()
+    table = OwnerTable(A, port)
+    oids, before = [], ()
+    for n in range(4):  # each made from the one before, whose reference is dropped; the second is a small value
+        oid = object_id(A.process_id + (10 + n).to_bytes(8, "big"), 0)
+        table.entries[oid] = Entry(Task(before))
+        table.resolve(oid, b"small" if n == 1 else stored(n))
+        for earlier in before:
+            table.release(earlier)
+        oids.append(oid)
+        before = (oid,)
+    assert set(table.entries) == set(oids[1:]), "what a small value was made from is not needed"
+    assert table.entries[oids[1]].value == b"small" and table.entries[oids[2]].value is None
+    table.check()
+    table.release(oids[3])
+    assert not table.entries
 
 
 def test_a_borrower_keeps_the_object_and_may_release_before_it_is_registered():

@@ -44,6 +44,7 @@ RECEIVE_MAX = 1000
 # Plain ints: pyzmq's enums cost half a microsecond at each use.
 READABLE = int(zmq.POLLIN)
 NOBLOCK = int(zmq.NOBLOCK)
+MORE = int(zmq.RCVMORE)
 LOOK_EVERY_S = 0.001
 PARK_AFTER_LOOKS = 5
 
@@ -54,6 +55,21 @@ class Follower:
     def __init__(self, until: Callable[[], bool]) -> None:
         self.until = until
         self.wakeup = threading.Event()
+
+
+def _frames_of(socket: Any) -> list[Any]:
+    """One message. What is large, as only chunks of objects are, stays where ZeroMQ has it: a view, not a copy."""
+    receive, option = socket.recv, socket.getsockopt
+    frames: list[Any] = [receive(NOBLOCK)]
+    if option(MORE):
+        frames.append(receive(NOBLOCK))  # the header and the body: always copied
+    while option(MORE):
+        frames.append(_bytes_of(receive(NOBLOCK, copy=False)))
+    return frames
+
+
+def _bytes_of(frame: Any) -> Any:
+    return frame.bytes if len(frame) < limits.frame_bytes_copied_max else frame.buffer
 
 
 class Loop(LinkLayer):
@@ -370,19 +386,19 @@ class Loop(LinkLayer):
                 if socket is inbox:
                     self._take_from_inbox(inbox)
                     continue
-                frames = socket.recv_multipart(NOBLOCK)
+                frames = _frames_of(socket)
                 if frames[0] in self._named:  # else it is of a link that was dropped meanwhile
                     self._on_batch(self._named[frames[0]], frames)
         return True
 
     def _take_from_inbox(self, inbox: Any) -> None:
         if self._access is None:
-            frames = inbox.recv_multipart(NOBLOCK)
+            frames = _frames_of(inbox)
             self._on_batch(self._accepted.get(frames[0]) or self._accept(frames[0]), frames)
             return
         parts = inbox.recv_multipart(NOBLOCK, copy=False)
         sender = self._access.sender_of(parts[-1])
-        frames = [part.bytes for part in parts]
+        frames = [_bytes_of(part) for part in parts]
         link = self._accepted.get(frames[0])
         if link is None:
             link = self._accept(frames[0])

@@ -362,6 +362,8 @@ class Calls(Objects):
         if client is None:
             client = self.actors.client(ActorId(handle._actor_id), handle._class_name)
         client.keeps_order = not handle._extra.get("out_of_order")
+        if task.retries_left != 0:
+            task.actor_id = client.actor_id
         self.actors.submit(client, task)
 
     # -- generators ----------------------------------------------------------------------------------------------------

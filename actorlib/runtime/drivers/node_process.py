@@ -265,6 +265,7 @@ class Node:
             self.host_id,
             lambda node_id: self.service.node_address(node_id),
             lambda: self.service.node_addresses(),
+            lambda process: self.service.watch(process),
         )
 
     def _find_gcs(self) -> Any:
@@ -298,7 +299,7 @@ class Node:
 
     def _check(self) -> None:
         self.service.check()
-        self.store.catalog.check()
+        self.store.check()
         if self.gcs_service is not None:
             self.gcs_service.check()
 

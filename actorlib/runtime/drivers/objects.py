@@ -128,9 +128,13 @@ class Objects(Process):
     def _read_stored(self, oid: ObjectId, owner: Address, value: Value) -> tuple[Any, Any]:
         """Map an object; where it is gone from its place, have the node find it or its owner make it again."""
         for _ in range(RECOVERIES_MAX):
+            near = self._near(oid)
             try:
-                return self.store.read(value, oid)
+                return self.store.read(near or value, oid)
             except ObjectMissing:
+                if near is not None:
+                    self.loop.run(lambda: self.table.not_near(oid))
+                    continue
                 value = self._find_again(oid, owner, value)
                 if not is_stored(value):
                     break
@@ -142,9 +146,16 @@ class Objects(Process):
             return value[1], value[2]
         return value, ()
 
+    def _near(self, oid: ObjectId) -> Value:
+        """Where this host has a copy of an object that another one keeps, if it has and we know."""
+        entry = self.table.entries.get(oid)
+        return entry.rare.near if entry is not None and entry.rare is not None and entry.value is not None else None
+
     def _find_again(self, oid: ObjectId, owner: Address, place: Value) -> Value:
         """The value of an object that was not where ``place`` says."""
-        answer = self.ask(self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place))
+        answer = self.ask(
+            self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place, Address(*owner), True)
+        )
         if answer.value is not None:
             self.loop.post(self._moved, (oid, answer.value))
             return answer.value
@@ -155,6 +166,14 @@ class Objects(Process):
         if entry is None or entry.value is None:
             raise exceptions.ObjectLostError(f"object {oid.hex()} was lost, and the session ended before it came back")
         return entry.value
+
+    def prefetch(self, dependencies: Sequence[tuple[ObjectId, Any, Value]]) -> None:
+        """Arguments that lie on other hosts: all of them are fetched at once, while what came before still runs."""
+        for oid, owner, value in dependencies:
+            if type(value) is tuple and value[0] == messages.VALUE_REFS:
+                value = value[1]
+            if is_stored(value) and not self.store.is_near(value):
+                self.node_link.send(messages.ObjectLocate(0, oid, value, Address(*owner), False))
 
     def _report_lost(self, oid: ObjectId, place: Value) -> None:
         """Tell the owner (it may be us), also where the value came with a call and this process never asked for it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from actorlib import exceptions, serialization
@@ -152,6 +152,13 @@ class Process:
         for node_id, object_ids in freed.items():
             self.node_link.send(messages.ObjectsFreed(tuple(object_ids), node_id))
 
+    def free_copies(self, object_id: ObjectId, nodes: Iterable[Address]) -> None:
+        for node in nodes:
+            self.send_to(node, messages.CopiesFreed((object_id,)))
+
+    def promote(self, object_id: ObjectId, node: Address) -> None:
+        self.send_to(node, messages.CopyPromoted(object_id))
+
     def error_value(self, kind: str, text: str) -> Value:
         return self.exception_value(exceptions.make(kind, text))
 
@@ -167,18 +174,18 @@ class Process:
 
     def recover(self, object_id: ObjectId, recipe: Recipe | None, reason: str) -> None:
         """Make a lost object again by running its task, or say why that can't be done."""
-        if isinstance(recipe, Task) and isinstance(recipe.target, bytes):
+        if isinstance(recipe, Task) and recipe.is_repeatable():
             if not recipe.is_finished():
                 return
             if recipe.retries_left != 0:
-                self.submitter.recover(recipe)
+                (self.submitter if isinstance(recipe.target, bytes) else self.actors).recover(recipe)
                 return
             text = f"object {object_id.hex()} was lost ({reason}) and its task {recipe.name()} has no retries left"
             kind = "ObjectReconstructionFailedMaxAttemptsExceededError"
         else:
             text = (
                 f"object {object_id.hex()} was lost ({reason}) and can't be made again, since it was made by put() or "
-                "by an actor; have a task return what must survive a loss"
+                "by an actor without max_task_retries; have a task return what must survive a loss"
             )
             kind = "ObjectLostError"
         self.table.resolve(object_id, self.error_value(kind, text))
@@ -301,6 +308,7 @@ class Process:
                 m.BorrowAdded: self._on_borrow_added,
                 m.BorrowReleased: self._on_borrow_released,
                 m.ObjectMissing: self._on_missing,
+                m.ObjectCopied: self._on_copied,
                 m.ProcessDied: self._on_process_died,
                 m.GroupUpdate: self._on_group,
                 m.DebugPing: lambda link, message: link.send(m.DebugPong(*message)),
@@ -392,6 +400,10 @@ class Process:
             message.object_id, message.value, f"a reader on {link.peer.process_id.hex()[:8]} did not find it"
         )
         self.table.answer_wanted(message.object_id, link.peer)
+
+    def _on_copied(self, link: Link, message: messages.ObjectCopied) -> None:
+        if not self.table.copied(message.object_id, link.peer, message.value):
+            self.send_to(link.peer, messages.CopiesFreed((message.object_id,)))
 
     def _on_process_died(self, _: Link, message: messages.ProcessDied) -> None:
         self._watched.pop(message.process_id, None)

@@ -95,6 +95,9 @@ class Worker(Checkpointing):
         if message.terms is not None:
             self._take_terms(message.terms)
         refused = []
+        for call in message.calls:
+            if call.dependencies:
+                self.prefetch(call.dependencies)
         with self.mailbox_lock:
             for call in message.calls:
                 if call.extra is not None and "code" in call.extra:
@@ -138,6 +141,9 @@ class Worker(Checkpointing):
             reason = self.stopping or "this worker does not host that incarnation of the actor"
             link.send(messages.ActorCallsRefused(message.actor_id, ids, reason))
             return
+        for call in message.calls:
+            if call.dependencies:
+                self.prefetch(call.dependencies)
         with self.mailbox_lock:
             for call in message.calls:
                 self.mailbox.push(link, call)
