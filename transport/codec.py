@@ -1,6 +1,6 @@
 """Batches of messages as bytes, and back, with every byte from outside checked before anything else sees it.
 
-A batch is ``[body, *payload frames]``: the body is a msgpack array of ``(code, *fields)``. A ``pickle.PickleBuffer`` of
+A batch is ``[body, *payload frames]``: the body is a msgpack array of ``(code, *fields)``. An ``InPlace`` payload of
 ``limits.own_frame_bytes_min`` or more travels as a frame of its own and lies in the body as an ExtType with the
 frame's number, so large payloads are never copied into msgpack.
 
@@ -137,6 +137,15 @@ _BY_CODE: dict[int, Decoder] = {code: _decoder(cls) for code, cls, _ in messages
 _CODES: dict[type, tuple[int]] = {cls: (code,) for code, cls, _ in messages.TABLE}
 
 
+class InPlace:
+    """A payload that is sent from where it lies, as a frame of its own if it is large enough to be worth one."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+
+
 class _Frames:
     """Collects the payloads of one batch that become frames of their own."""
 
@@ -146,7 +155,7 @@ class _Frames:
         self.frames: list[memoryview] = []
 
     def __call__(self, item: Any) -> Any:
-        view = memoryview(item).cast("B")
+        view = memoryview(item.view if type(item) is InPlace else item).cast("B")
         if view.nbytes < limits.own_frame_bytes_min:
             return bytes(view)
         self.frames.append(view)

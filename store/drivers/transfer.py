@@ -6,7 +6,6 @@ point into the slab, which can't be used again as long as one of them is under w
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from actorlib.store.drivers.shared_memory import ObjectMissing
 from actorlib.store.pull import Pulls, Urgency
 from actorlib.store.serving import Serving
 from actorlib.transport import limits, messages
+from actorlib.transport.codec import InPlace
 from actorlib.transport.ids import NodeId, ObjectId
 from actorlib.transport.link import Address, Handler, Host, Link
 from actorlib.transport.messages import Payload
@@ -210,7 +210,7 @@ class Transfers:
         return pull is None or offset not in pull.missing
 
     def payload(self, object_id: ObjectId, offset: int, length: int) -> Payload:
-        return pickle.PickleBuffer(self._files.frame(self._open[object_id][offset : offset + length]))
+        return InPlace(self._files.frame(self._open[object_id][offset : offset + length]))
 
     def close(self, object_id: ObjectId) -> None:
         self._open.pop(object_id, None)
