@@ -81,7 +81,8 @@ class Request:
         self.infeasible = False
         self.recalled = False
         strategy = tuple(tuple(part.items()) if isinstance(part, dict) else part for part in message.strategy)
-        self._shape = (tuple(sorted(message.resources.items())), strategy, message.runtime_env)
+        near = policy.preferred(message.locality)
+        self._shape = (tuple(sorted(message.resources.items())), strategy, message.runtime_env, near)
 
     def shape(self) -> tuple[Any, ...]:
         return self._shape
@@ -97,6 +98,9 @@ class Port(Protocol):
 
     def views(self) -> Sequence[NodeView]:
         """All nodes, this one with what is free right now."""
+
+    def spilled(self, node_id: NodeId, demand: Resources) -> None:
+        """A demand was sent to that node: until it reports, its view has that much less free."""
 
     def group_node(self, group_id: GroupId, index: int) -> NodeId | str | None:
         """Where a group's bundles lie if not here: a node, None if it was removed, or the reason why it waits."""
@@ -142,8 +146,12 @@ class LeaseTable:
         bisect.insort(self._waiting, (request.order, request), key=lambda item: item[0])
         self.pump(now)
 
-    def _elsewhere(self, request: Request) -> bool:
-        """Pass a request on (or refuse it) if its strategy, or the room here, says so."""
+    def _elsewhere(self, request: Request, has_waited: bool = False) -> bool:
+        """Pass a request on (or refuse it) if its strategy, or the room here, says so.
+
+        Whoever was passed on ``HOPS_MAX`` times stays, since views may lag behind; but not for longer than it takes
+        them to catch up (``has_waited``).
+        """
         message = request.message
         strategy = message.strategy
         if strategy and strategy[0] == "group":
@@ -156,13 +164,14 @@ class LeaseTable:
                 request.answer(messages.LeaseRefused(message.request_id, "TaskUnschedulableError", text))
                 return True
         far = message.hops >= HOPS_MAX or (message.hops and strategy and strategy[0] == "spread")
-        if far and self._may_run_here(request):
+        if far and not has_waited and self._may_run_here(request):
             return False
         self._turn += 1
         chosen = policy.choose(views, self.node_id, message.resources, strategy, message.locality, self._turn)
         if chosen is None or chosen == self.node_id:
             return False
         target = next(view for view in views if view.address.node_id == chosen)
+        self._port.spilled(chosen, message.resources)
         request.answer(messages.LeaseSpilled(message.request_id, target.address))
         return True
 
@@ -325,7 +334,8 @@ class LeaseTable:
     def recheck(self, now: float) -> None:
         """Other nodes have changed, or time has passed: pass on what fits elsewhere now, look at the rest again."""
         for _, request in list(self._waiting):
-            if not self._has_room(request) and self._elsewhere(request):
+            has_waited = now - request.arrived_at >= limits.spill_again_after_s
+            if not self._has_room(request) and self._elsewhere(request, has_waited):
                 self._requests.pop(request.key, None)
                 self._unqueue(request)
         self.pump(now)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from actorlib.scheduler.resources import fits, show
+from actorlib.transport import limits
 from actorlib.transport.ids import NodeId
 from actorlib.transport.messages import NodeView, Resources
 
@@ -44,6 +45,20 @@ def is_feasible(view: NodeView, demand: Resources, strategy: tuple[Any, ...]) ->
     return view.alive and may_run_on(view, strategy) and fits(demand, view.total)
 
 
+def used_fraction(view: NodeView, demand: Resources) -> float:
+    """How much is taken, from 0 to 1, of what the node has least of left among the resources that are asked for."""
+    asked = (name for name, amount in demand.items() if amount and view.total.get(name))
+    return max((1 - view.available.get(name, 0) / view.total[name] for name in asked), default=0.0)
+
+
+def preferred(locality: Iterable[tuple[NodeId, int]]) -> NodeId | None:
+    """The node where so many more bytes of the arguments lie than elsewhere that it is worth going there, if any."""
+    ranked = sorted(locality, key=lambda item: -item[1])
+    if not ranked or ranked[0][1] < limits.locality_bytes_min:
+        return None
+    return ranked[0][0]
+
+
 def choose(
     views: Sequence[NodeView],
     here: NodeId,
@@ -54,8 +69,11 @@ def choose(
 ) -> NodeId | None:
     """The node for a demand, or None to wait where it is.
 
-    DEFAULT packs: here if there is room, else where most of its arguments' bytes lie among nodes with room, else the
-    fullest of them. SPREAD takes feasible nodes in turn. Affinity and labels narrow the choice first.
+    DEFAULT goes where most of its arguments' bytes lie, unless that node is full while others have room. Else it packs
+    until nodes are half full and spreads from then on, as Ray's hybrid policy does: here while this node is used to
+    less than ``limits.pack_until_fraction``, then on the node with room that is used least (all that are used to less
+    count as equal, and the first of them is taken, so that few nodes fill up before the next one is touched). SPREAD
+    takes feasible nodes in turn. Affinity and labels narrow the choice first.
     """
     kind = strategy[0] if strategy else "default"
     feasible = [view for view in views if is_feasible(view, demand, strategy)]
@@ -69,15 +87,20 @@ def choose(
     if kind == "spread":
         return feasible[turn % len(feasible)].address.node_id
     if kind == "labels" and strategy[2]:
-        preferred = [view for view in roomy if matches_labels(view.labels, strategy[2])]
-        roomy = preferred or roomy
-    if any(view.address.node_id == here for view in roomy):
-        return here
+        matching = [view for view in roomy if matches_labels(view.labels, strategy[2])]
+        roomy = matching or roomy
+    near = preferred(locality)
+    if any(view.address.node_id == near for view in (roomy or feasible)):
+        return near
     if not roomy:
         return here if any(view.address.node_id == here for view in feasible) else feasible[0].address.node_id
-    nearby = dict(locality)
-    best = max(roomy, key=lambda view: (nearby.get(view.address.node_id, 0), -view.available.get("CPU", 0)))
-    return best.address.node_id
+    return min(roomy, key=lambda view: _rank(view, demand, here)).address.node_id
+
+
+def _rank(view: NodeView, demand: Resources, here: NodeId) -> tuple[float, bool]:
+    """Lower is better: how full the node is, once it is so full that work is spread; then this one before others."""
+    used = used_fraction(view, demand)
+    return (used if used >= limits.pack_until_fraction else 0.0, view.address.node_id != here)
 
 
 def why_infeasible(views: Sequence[NodeView], demand: Resources, strategy: tuple[Any, ...]) -> str:

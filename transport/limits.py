@@ -43,6 +43,11 @@ task_events_pending_max = 10_000
 task_events_finished_max = 200  # of successful calls, per batch; the others are only counted
 lineage_bytes_max = 256 << 20
 
+locality_bytes_min = 1 << 20
+"""Arguments of this size and above are worth going where they lie; smaller ones travel faster than tasks wait."""
+pack_until_fraction = 0.5
+"""Work is packed on a node until so much of it is used, and spread over all nodes from then on."""
+
 # -- node --------------------------------------------------------------------------------------------------------------
 stderr_tail_bytes_max = 4096
 print_forward_bytes_per_s = 1 << 20
@@ -53,6 +58,8 @@ print_file_bytes_max = 16 << 20
 """A worker's file of prints is then put aside, in place of the one before."""
 worker_idle_s = 60.0
 worker_start_timeout_s = 60.0
+spill_again_after_s = 0.3
+"""A request that was passed on as often as it may be is passed on again after this long, when views have caught up."""
 infeasible_after_s = 2.0
 """A demand that no node could satisfy is reported as such after this long (nodes may be joining)."""
 node_report_period_s = 0.1

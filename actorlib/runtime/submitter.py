@@ -25,9 +25,10 @@ from typing import Any, Protocol
 
 from actorlib.runtime.completion import Completion
 from actorlib.runtime.task import Target, Task, TaskState, dependency_values
-from actorlib.store.owner import OwnerTable
+from actorlib.scheduler.policy import preferred
+from actorlib.store.owner import OwnerTable, is_stored
 from actorlib.transport import limits, messages
-from actorlib.transport.ids import JobId, LeaseId, ObjectId, ProcessId, TaskId
+from actorlib.transport.ids import JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Link, Timer
 from actorlib.transport.messages import Death, LeaseTerms, ResultStatus
 
@@ -109,6 +110,7 @@ class Submitter:
         self._queues: dict[Shape, ShapeQueue] = {}
         self._dirty: dict[Shape, ShapeQueue] = {}
         self._requests: dict[int, ShapeQueue] = {}
+        self._hops: dict[int, int] = {}  # how often a request was passed on, if it was
         self._leases: dict[LeaseId, Lease] = {}
         self._by_worker: dict[ProcessId, Lease] = {}
         self._service_us: dict[bytes, float] = {}
@@ -156,6 +158,10 @@ class Submitter:
 
     def _queue_of(self, task: Task) -> ShapeQueue:
         shape = task.options.shape
+        if task.dependencies:
+            near = preferred(self._locality(task))
+            if near is not None:  # tasks whose arguments lie elsewhere have leases of their own, there
+                shape = (shape, near)
         queue = self._queues.get(shape)
         if queue is None:
             queue = self._queues[shape] = ShapeQueue(shape, task.options)
@@ -173,7 +179,11 @@ class Submitter:
             if maker is None or maker.state is not TaskState.IN_FLIGHT:
                 continue
             lease = maker.where
-            if isinstance(lease, Lease) and lease.queue.shape == task.options.shape and self._room(lease, task) > 0:
+            if (
+                isinstance(lease, Lease)
+                and lease.queue.options.shape == task.options.shape
+                and self._room(lease, task) > 0
+            ):
                 self._send(lease, [task])
             return
 
@@ -322,24 +332,28 @@ class Submitter:
             )
         )
 
-    def _locality(self, task: Task | None) -> tuple[tuple[Any, int], ...]:
-        by_node: dict[Any, int] = {}
+    def _locality(self, task: Task | None) -> tuple[tuple[NodeId, int], ...]:
+        """How many bytes of a task's arguments lie on which node, where that is worth knowing."""
+        by_node: dict[NodeId, int] = {}
         if task is not None:
             for oid, _ in task.dependencies:
                 entry = self._table.entries.get(oid)
-                value = entry.value if entry is not None else None
-                if type(value) is tuple and value[0] == messages.VALUE_STORED:
-                    by_node[value[1]] = by_node.get(value[1], 0) + value[4]
-        return tuple(by_node.items())
+                if entry is None or not is_stored(entry.value):
+                    continue
+                size, copies = entry.value[4], entry.rare.copies if entry.rare is not None else None
+                for node_id in (entry.value[1], *(copies or ())):
+                    by_node[node_id] = by_node.get(node_id, 0) + size
+        return tuple((node_id, size) for node_id, size in by_node.items() if size >= limits.locality_bytes_min)
 
     def _cancel_requests(self, queue: ShapeQueue) -> None:
         requests, queue.requests = queue.requests, {}
         for request_id, node in requests.items():
             self._requests.pop(request_id, None)
+            self._hops.pop(request_id, None)
             self._port.link(node).send(messages.LeaseCancelled(request_id))
 
     def granted(self, link: Link, message: messages.LeaseGranted) -> None:
-        queue = self._requests.pop(message.request_id, None)
+        queue = self._settled(message.request_id)
         if queue is None or self.closed:
             link.send(messages.LeaseReturned(message.lease_id, False))
             return
@@ -357,6 +371,11 @@ class Submitter:
             if not lease.in_flight:
                 self._return(lease)
 
+    def _settled(self, request_id: int) -> ShapeQueue | None:
+        """A request has its answer. Gives the queue that it was for."""
+        self._hops.pop(request_id, None)
+        return self._requests.pop(request_id, None)
+
     def _steal_for(self, idle: Lease) -> None:
         """Ask the busiest lease of the same shape for half of what it has not started."""
         busiest = max(idle.queue.leases.values(), key=lambda lease: len(lease.in_flight), default=None)
@@ -370,7 +389,8 @@ class Submitter:
     def spilled(self, message: messages.LeaseSpilled) -> None:
         queue = self._requests.get(message.request_id)
         if queue is not None:
-            self._request(queue, message.request_id, message.node, 1)
+            hops = self._hops[message.request_id] = self._hops.get(message.request_id, 0) + 1
+            self._request(queue, message.request_id, message.node, hops)
 
     def waits(self, message: messages.LeaseWaits) -> None:
         queue = self._requests.get(message.request_id)
@@ -383,7 +403,7 @@ class Submitter:
             self._fail_queue(queue, "TaskUnschedulableError", message.reason)
 
     def refused(self, message: messages.LeaseRefused) -> None:
-        queue = self._requests.pop(message.request_id, None)
+        queue = self._settled(message.request_id)
         if queue is not None:
             queue.requests.pop(message.request_id, None)
             self._fail_queue(queue, message.kind, message.text)
@@ -499,7 +519,7 @@ class Submitter:
         for queue in self._queues.values():
             for request_id in [rid for rid, at in queue.requests.items() if at.process_id == node]:
                 del queue.requests[request_id]
-                self._requests.pop(request_id, None)
+                self._settled(request_id)
                 self._mark(queue)
 
     def lost(self, message: messages.LeaseLost) -> None:

@@ -440,6 +440,11 @@ class NodeService(Member):
         if link is not None:
             link.send(messages.LeaseRecalled(lease_id))
 
+    def spilled(self, node_id: NodeId, demand: Resources) -> None:
+        view = self._views[node_id]
+        left = {name: max(0, amount - demand.get(name, 0)) for name, amount in view.available.items()}
+        self._views[node_id] = view._replace(available=left)
+
     def group_node(self, group_id: GroupId, index: int) -> NodeId | str | None:
         view = self._groups.get(group_id)
         if view is None:

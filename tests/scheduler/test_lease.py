@@ -52,6 +52,9 @@ class Node:
     def group_node(self, group_id, index):
         return self.groups.get(group_id)
 
+    def spilled(self, node_id, demand):
+        pass
+
     def recall(self, holder, lease_id):
         self.recalled.append(lease_id)
 

@@ -54,6 +54,9 @@ class Drain(RuleBasedStateMachine):
     def group_node(self, group_id, index):
         return HERE if group_id in self.placed else None
 
+    def spilled(self, node_id, demand):
+        pass
+
     def recall(self, holder, lease_id):
         assert self.granted[lease_id][0] == holder, "recalled from somebody else"
         assert lease_id not in self.recalled, "recalled twice"

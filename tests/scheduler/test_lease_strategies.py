@@ -27,6 +27,7 @@ class Node:
         self.leases = 0
         self.asked = 0
         self.starting = []
+        self.sent_away = []
         self.now = 0.0
 
     def new_lease_id(self):
@@ -43,6 +44,9 @@ class Node:
 
     def group_node(self, group_id, index):
         return self.group
+
+    def spilled(self, node_id, demand):
+        self.sent_away.append((node_id, demand))
 
     def recall(self, holder, lease_id):
         pass
@@ -221,3 +225,21 @@ def test_bundles_are_set_aside_once_and_all_or_nothing(node):
     assert node.table.pool.available == {"CPU": 3 * UNIT} and list(node.table.bundles) == [(GROUP, 0)]
     assert node.table.release_bundles(node.now, GROUP) == node.table.release_bundles(node.now, GROUP) == []
     assert node.table.pool.available == node.table.pool.total
+
+
+def test_what_was_passed_on_too_often_is_passed_on_again_once_views_have_caught_up():
+    node = Node(cpus=1)
+    node.join("there")
+    assert node.ask((), cpus=1) == []
+    answers = node.ask((), cpus=1, hops=HOPS_MAX)
+    node.table.recheck(node.now)
+    assert answers == [] and node.table.has_waiting()
+    node.table.recheck(node.now + limits.spill_again_after_s)
+    assert answers == [LeaseSpilled(2, address("there"))] and not node.table.has_waiting()
+
+
+def test_the_node_is_told_of_each_demand_that_is_sent_away():
+    node = Node(cpus=0)
+    node.join("there")
+    node.ask((), cpus=2)
+    assert node.sent_away == [(address("there").node_id, {"CPU": 2 * UNIT})]

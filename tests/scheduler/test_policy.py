@@ -23,6 +23,7 @@ def name_of(node):
     return None if node is None else node.rstrip(b".").decode()
 
 
+MIB = 1 << 20
 A, B, C = (name.encode().ljust(8, b".") for name in "abc")
 ONE = {"CPU": UNIT}
 
@@ -31,17 +32,32 @@ def choose(views, strategy=("default",), demand=ONE, locality=(), turn=0):
     return name_of(policy.choose(views, A, demand, strategy, locality, turn))
 
 
-def test_default_stays_here_while_there_is_room():
-    assert choose([view("a", 4, free=1), view("b", 4)]) == "a"
+def test_default_packs_until_nodes_are_half_full_and_spreads_from_then_on():
+    assert choose([view("a", 4, free=3), view("b", 4)]) == "a"
+    assert choose([view("a", 4, free=2), view("b", 4)]) == "b"
+    assert choose([view("a", 4, free=2), view("b", 4, free=3), view("c", 4)]) == "b"  # filled before c is touched
+    assert choose([view("a", 8, free=3), view("b", 8, free=2), view("c", 8, free=1)]) == "a"
+    assert choose([view("a", 8, free=2), view("b", 8, free=3), view("c", 8, free=1)]) == "b"
+    assert choose([view("a", 4, free=0), view("b", 4, free=1)]) == "b"
+    assert choose([view("a", 4, free=2), view("b", 4, free=2)]) == "a"
 
 
-def test_default_packs_elsewhere_on_the_fullest_node_with_room():
-    assert choose([view("a", 4, free=0), view("b", 4, free=3), view("c", 4, free=1)]) == "c"
+def test_what_is_scarcest_of_what_is_asked_for_counts():
+    lamps = view("a", 8, lamp=2)
+    used = lamps._replace(available={**lamps.available, "lamp": UNIT})
+    both = {"CPU": UNIT, "lamp": UNIT}
+    assert [policy.used_fraction(used, demand) for demand in (both, ONE, {"CPU": 0})] == [0.5, 0.0, 0.0]
+    assert choose([used, view("b", 8, lamp=2)], demand=both) == "b"
+    assert choose([used, view("b", 8, lamp=2)]) == "a"
 
 
-def test_default_goes_where_the_bytes_are():
-    views = [view("a", 4, free=0), view("b", 4, free=3), view("c", 4, free=1)]
-    assert choose(views, locality=((B, 1000), (C, 10))) == "b"
+def test_default_goes_where_the_bytes_are_if_they_are_many():
+    views = [view("a", 4), view("b", 4, free=1), view("c", 4)]
+    assert choose(views, locality=((B, 5 * MIB), (C, 2 * MIB))) == "b"
+    assert choose(views, locality=((B, 1000), (C, 10))) == "a"
+    full = [view("a", 4, free=0), view("b", 4, free=0), view("c", 4, free=0)]
+    assert choose(full, locality=((B, 5 * MIB),)) == "b"  # nobody has room: wait where the bytes are
+    assert choose([view("a", 4), view("b", 4, free=0)], locality=((B, 5 * MIB),)) == "a"  # room is not left idle
 
 
 def test_default_waits_here_when_nobody_has_room_and_goes_where_it_could_run_otherwise():

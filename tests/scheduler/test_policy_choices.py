@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from actorlib.scheduler import policy
 from actorlib.scheduler.resources import UNIT, fits
+from actorlib.transport import limits
 from actorlib.transport.link import Address
 from actorlib.transport.messages import NodeView
 
@@ -37,7 +38,7 @@ STRATEGIES = st.one_of(
     st.tuples(st.just("node"), st.sampled_from([*NAMES, b"gone...."]), st.booleans()),
     st.tuples(st.just("labels"), LABELS, LABELS),
 )
-LOCALITY = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 9)), max_size=3)
+LOCALITY = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 9).map(lambda mib: mib << 20)), max_size=3)
 
 
 @settings(deadline=None, database=None, max_examples=500)
@@ -63,17 +64,18 @@ def test_a_choice_keeps_the_promise_of_its_strategy(views, demand, strategy, loc
         assert policy.matches_labels(by_id[chosen].labels, strategy[1])
         preferred = [name for name in roomy if policy.matches_labels(by_id[name].labels, strategy[2])]
         roomy = preferred or roomy
-    if roomy:
-        assert chosen in roomy, "sent where there is no room though there is room"
-        if HERE in roomy:
-            assert chosen == HERE
-        else:
-            near = dict(locality)
-            most = max(near.get(name, 0) for name in roomy)
-            assert near.get(chosen, 0) == most
-            rivals = [by_id[name].available.get("CPU", 0) for name in roomy if near.get(name, 0) == most]
-            assert by_id[chosen].available.get("CPU", 0) == min(rivals), "not the fullest of them"
-    elif HERE in [v.address.node_id for v in feasible]:
+    candidates = roomy or [v.address.node_id for v in feasible]
+    assert chosen in candidates, "sent where there is no room though there is room"
+    near = policy.preferred(locality)
+    if near in candidates:
+        assert chosen == near
+    elif roomy:
+        used = {name: policy.used_fraction(by_id[name], demand) for name in roomy}
+        least = min(used.values())
+        assert used[chosen] == least or used[chosen] < limits.pack_until_fraction
+        if used.get(HERE, 1.0) < limits.pack_until_fraction or used.get(HERE) == least:
+            assert chosen == HERE, "it was sent away for nothing"
+    elif HERE in candidates:
         assert chosen == HERE
 
 
