@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from actorlib import engine as _engine
 from actorlib.transport.ids import TASK_ID_BYTES, TaskID
 from actorlib.transport.link import Address
+
+if TYPE_CHECKING:  # a good part of what importing actorlib would take; imported by those who await or want futures
+    import asyncio
+    import concurrent.futures
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -54,6 +56,8 @@ class ObjectRef(Generic[T_co]):
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value."""
+        import concurrent.futures
+
         future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
 
@@ -81,6 +85,8 @@ class ObjectRef(Generic[T_co]):
     async def _wait(self) -> T_co:
         engine = _engine.current()
         _engine.check_ref(self, engine)
+        import asyncio
+
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         engine.when_ready(self, lambda: _wake(loop, ready))
@@ -116,6 +122,8 @@ _executor: concurrent.futures.ThreadPoolExecutor | None = None
 def _settler() -> concurrent.futures.ThreadPoolExecutor:
     global _executor
     if _executor is None:
+        import concurrent.futures
+
         _executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="actorlib-futures")
     return _executor
 
@@ -157,6 +165,8 @@ class ObjectRefGenerator(Generic[T_co]):
         return self
 
     async def __anext__(self) -> ObjectRef[T_co]:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         self._engine.when_item(self, lambda: _wake(loop, ready))

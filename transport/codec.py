@@ -133,7 +133,18 @@ def _decoder(cls: Any) -> Decoder:
 
 _DECODERS: dict[Any, Decoder] = {}
 _decoder(Address)
-_BY_CODE: dict[int, Decoder] = {code: _decoder(cls) for code, cls, _ in messages.TABLE}
+
+
+class _ByCode(dict[int, Decoder]):
+    """Decoders by code, each made when its message is first seen: a process sees few kinds, and making one is slow."""
+
+    def __missing__(self, code: int) -> Decoder:
+        decoder = self[code] = _decoder(_CLASSES[code])  # KeyError: no such message
+        return decoder
+
+
+_CLASSES: dict[int, Any] = {code: cls for code, cls, _ in messages.TABLE}
+_BY_CODE = _ByCode()
 _CODES: dict[type, tuple[int]] = {cls: (code,) for code, cls, _ in messages.TABLE}
 
 

@@ -7,7 +7,7 @@ import os
 from actorlib import options
 from actorlib.engine import Engine
 from actorlib.engines.registry import Settings
-from actorlib.runtime.drivers.driver import start_local
+from actorlib.runtime.drivers.local_session import start_local
 
 
 def start(settings: Settings) -> Engine:

@@ -8,7 +8,7 @@ from typing import Any
 
 import greenlet
 
-from actorlib.runtime.drivers.concurrency import AsyncRunner
+from actorlib.runtime.drivers.async_actor import AsyncRunner
 from actorlib.runtime.drivers.execution import ExitActor
 from actorlib.runtime.mailbox import Item
 

@@ -25,6 +25,7 @@ import msgpack
 from actorlib.transport.drivers.processes import die_with_parent
 
 MESSAGE_BYTES_MAX = 1 << 20
+IDLE_MS = 300
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -37,15 +38,25 @@ class Zygote:
         self._poll.register(connection, select.POLLIN)
         self._children: dict[int, tuple[int, bytes]] = {}  # pidfd -> (pid, worker id)
         self._module = importlib.import_module(worker_module)
+        self._later = list(getattr(self._module, "IMPORTED_LATER", ()))
 
     def serve(self) -> None:
         while True:
-            for fd, _ in self._poll.poll():
+            ready = self._poll.poll(IDLE_MS if self._later else None)
+            if not ready:
+                self._import_one()
+            for fd, _ in ready:
                 if fd == self._connection.fileno():
                     if not self._order():
                         return
                 else:
                     self._ended(fd)
+
+    def _import_one(self) -> None:
+        """Nobody asks for a worker just now: import what those to come may need."""
+        importlib.import_module(self._later.pop(0))
+        if not self._later:
+            gc.freeze()
 
     def _order(self) -> bool:
         try:
@@ -109,6 +120,7 @@ def run_zygote(connection: socket.socket, worker_module: str, parent_pid: int, p
     """Become the zygote. Does not return."""
     code = 0
     try:
+        gc.disable()  # while modules are imported nothing becomes garbage
         die_with_parent(parent_pid)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for name in THREAD_VARIABLES:
@@ -118,7 +130,6 @@ def run_zygote(connection: socket.socket, worker_module: str, parent_pid: int, p
         zygote = Zygote(connection, worker_module)
         gc.collect()
         gc.freeze()
-        gc.disable()
         zygote.serve()
     except BaseException:
         traceback.print_exc()

@@ -62,7 +62,7 @@ API_EXCEPTIONS = {
 
 # An engine is the API's other side; that of our own runtime starts it.
 ENGINE_EXCEPTIONS = {
-    "actorlib/engines/local.py": {"actorlib.runtime.drivers.driver"},
+    "actorlib/engines/local.py": {"actorlib.runtime.drivers.local_session"},
 }
 # What holds an engine in the API layer, by the name that it has there.
 ENGINE_NAMES = {"engine", "current", "self._engine", "_engine.current()", "engine.current()"}
@@ -95,7 +95,7 @@ UNPICKLES = {
 # -- (g) errors that nobody hears of ----------------------------------------------------------------------------------
 SWALLOWS = {
     # start_local: stops a node while the error that really matters is on its way up.
-    ("actorlib/runtime/drivers/driver.py", "start_local"),
+    ("actorlib/runtime/drivers/local_session.py", "start_local"),
 }
 
 

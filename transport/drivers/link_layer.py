@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
-import logging.handlers
 import os
 import sys
 import traceback
@@ -108,7 +106,11 @@ class LinkLayer:
         self._session_sweep_at = 0.0
         self._check_after = 0.0
         self._debug = os.environ.get("ACTORLIB_DEBUG") == "1"
-        self._trace = _open_trace(trace_dir, address.process_id) if self._debug and trace_dir else None
+        self._trace: Any = None
+        if self._debug and trace_dir:
+            from actorlib.transport.drivers.trace import open_trace
+
+            self._trace = open_trace(trace_dir, address.process_id)
 
     # -- carried out by subclasses -------------------------------------------------------------------------------------
     def _connect(self, link: SocketLink) -> None:
@@ -385,18 +387,3 @@ def _nothing() -> None:
 def _shorten(message: Any) -> str:
     text = repr(message)
     return text if len(text) <= 400 else text[:400] + "..."
-
-
-def _rotating(path: str) -> logging.Handler:
-    return logging.handlers.RotatingFileHandler(
-        path, maxBytes=limits.trace_bytes_max, backupCount=limits.trace_files_kept_max
-    )
-
-
-def _open_trace(directory: str, process_id: ProcessId) -> logging.Logger:
-    """A logger of its own, outside of the user's logging tree, that rotates its file."""
-    os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, f"trace-{process_id.hex()}.log")
-    logger = logging.Logger(f"actorlib.trace.{process_id.hex()}")
-    logger.addHandler(_rotating(path))
-    return logger

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import shutil
@@ -11,7 +10,7 @@ import tempfile
 from typing import Any
 
 from actorlib.runtime.drivers.cluster_view import ClusterView
-from actorlib.runtime.drivers.node_process import NodeConfig, NodeHandle, launch_node
+from actorlib.runtime.drivers.node_process import NodeHandle
 from actorlib.runtime.drivers.session_file import base_directory, find
 from actorlib.transport import messages
 from actorlib.transport.ids import JobId, new_process_id
@@ -168,51 +167,6 @@ def _credentials(path: str, key: str | None) -> Any:
 
     credentials = Credentials.load(path)
     return credentials if key is None else credentials.with_key(KeyFile.load(key))
-
-
-def start_local(
-    address: str | None,
-    num_cpus: float | None,
-    num_gpus: float,
-    resources: dict[str, float],
-    labels: dict[str, str],
-    namespace: str | None,
-    runtime_env: str,
-    object_store_memory: int | None,
-    log_to_driver: bool,
-    preload: list[str],
-    key: str | None,
-) -> Driver:
-    """Start a node of our own, or join a cluster, and connect to it."""
-    if address is not None:
-        return join_cluster(address, key, namespace, log_to_driver)
-    config = NodeConfig(
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        resources=resources,
-        labels=labels,
-        object_store_memory=object_store_memory,
-        sys_path=list(dict.fromkeys(path or os.getcwd() for path in sys.path)),
-        cwd=os.getcwd(),
-        preload=preload,
-        can_grow=False,
-    )
-    handle = launch_node(config)
-    try:
-        return Driver(
-            handle,
-            handle.address,
-            handle.gcs,
-            handle.session_dir,
-            handle.host_id,
-            namespace,
-            log_to_driver,
-            handle.pid,
-        )
-    except BaseException:
-        with contextlib.suppress(Exception):
-            handle.stop()
-        raise
 
 
 def _with_directory(driver: Driver, directory: str) -> Driver:

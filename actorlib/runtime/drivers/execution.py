@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import sys
@@ -191,7 +190,7 @@ class Execution(ClusterView):
         """Status and error value for what a call raised."""
         if isinstance(error, FailedArgument):
             return ResultStatus.EXCEPTION, error.value
-        if item.cancelled and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        if item.cancelled and isinstance(error, _interruptions()):
             return ResultStatus.CANCELLED, self.error_value("TaskCancelledError", f"{name} was cancelled while it ran")
         text = self.traceback_text(error)
         error.__traceback__ = None
@@ -326,7 +325,7 @@ class Execution(ClusterView):
         args, kwargs = self.load_arguments(call)
         result = self.interruptible(item, function, args, kwargs)
         if inspect.iscoroutine(result):
-            result = self.interruptible(item, asyncio.run, (result,), {})
+            result = self.interruptible(item, _run_coroutine, (result,), {})
         if call.num_returns == STREAMING:
             return self._stream(item, result)
         return self.values_of(call, result, references)
@@ -396,8 +395,22 @@ def _lacks(what: str, error: ImportError) -> Exception:
     )
 
 
+def _interruptions() -> tuple[type[BaseException], ...]:
+    """What a cancel raises in user code. (asyncio is slow to import: who does not use it does not wait for it.)"""
+    asyncio = sys.modules.get("asyncio")
+    return (KeyboardInterrupt,) if asyncio is None else (KeyboardInterrupt, asyncio.CancelledError)
+
+
+def _run_coroutine(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
 def iterate_async(source: AsyncIterator[Any]) -> Iterator[Any]:
     """The items of an async generator, on a private event loop (async generator *tasks*; actors have their own)."""
+    import asyncio
+
     loop = asyncio.new_event_loop()
     try:
         while True:

@@ -7,6 +7,7 @@ the launcher is gone, however it went, the node ends everything below it and rem
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import os
 import shutil
@@ -92,35 +93,45 @@ class NodeHandle:
 
 def launch_node(config: NodeConfig) -> NodeHandle:
     """Start a node process and wait until it serves. Raises RuntimeError with what it printed if it can't."""
-    life_read, life_write = (-1, -1) if config.is_daemon else os.pipe()
-    ready_read, ready_write = os.pipe()
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    code = f"import sys; sys.path[:0] = {[root]!r}; from actorlib.runtime.drivers.node_process import main; main()"
-    settings = json.dumps({**asdict(config), "life_fd": life_read, "ready_fd": ready_write})
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, settings],
-            pass_fds=(ready_write,) if config.is_daemon else (life_read, ready_write),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    finally:
-        if life_read >= 0:
-            os.close(life_read)
-        os.close(ready_write)
-    answer: dict[str, Any] = {"error": "it ended without a word; see its output above"}
-    with os.fdopen(ready_read, "rb") as source:
-        for line in source:
-            answer = json.loads(line)
-            if "progress" not in answer:
-                break
-            print(f"actorlib: {answer['progress']}", file=sys.stderr, flush=True)
-    if "error" in answer:
-        if life_write >= 0:
-            os.close(life_write)
-        process.wait(LAUNCH_TIMEOUT_S)
-        raise RuntimeError(f"the node could not be started: {answer['error']}")
-    return NodeHandle(process, life_write, answer)
+    return Launch(config).wait()
+
+
+class Launch:
+    """A node process on its way: whoever launches it has things of its own to do until it serves."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        life_read, self._life_fd = (-1, -1) if config.is_daemon else os.pipe()
+        self._ready_fd, ready_write = os.pipe()
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+        code = f"import sys; sys.path[:0] = {[root]!r}; from actorlib.runtime.drivers.node_process import main; main()"
+        settings = json.dumps({**asdict(config), "life_fd": life_read, "ready_fd": ready_write})
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, settings],
+                pass_fds=(ready_write,) if config.is_daemon else (life_read, ready_write),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            if life_read >= 0:
+                os.close(life_read)
+            os.close(ready_write)
+
+    def wait(self) -> NodeHandle:
+        """Until it serves. Raises RuntimeError with what it said if it can't."""
+        answer: dict[str, Any] = {"error": "it ended without a word; see its output above"}
+        with os.fdopen(self._ready_fd, "rb") as source:
+            for line in source:
+                answer = json.loads(line)
+                if "progress" not in answer:
+                    break
+                print(f"actorlib: {answer['progress']}", file=sys.stderr, flush=True)
+        if "error" in answer:
+            if self._life_fd >= 0:
+                os.close(self._life_fd)
+            self._process.wait(LAUNCH_TIMEOUT_S)
+            raise RuntimeError(f"the node could not be started: {answer['error']}")
+        return NodeHandle(self._process, self._life_fd, answer)
 
 
 def _session_directory() -> str:
@@ -161,6 +172,7 @@ def _host_id() -> str:
 def main() -> None:
     """The node process."""
     faulthandler.enable()
+    gc.disable()  # while modules are imported nothing becomes garbage
     settings = json.loads(sys.argv[1])
     ready_fd = settings["ready_fd"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -183,6 +195,7 @@ def main() -> None:
 
 def _serve(settings: dict[str, Any], session_dir: str) -> None:
     from actorlib.scheduler.drivers.zygote import ZygoteClient
+    from actorlib.transport.drivers import loop as _of_both  # noqa: F401  what the zygote needs as well is imported once
     from actorlib.transport.drivers import processes
 
     processes.become_subreaper()
@@ -197,6 +210,8 @@ def _serve(settings: dict[str, Any], session_dir: str) -> None:
         node = Node(settings, session_dir, ZygoteClient(WORKER_MODULE, settings["preload"]))
     os.write(settings["ready_fd"], json.dumps(node.ready()).encode() + b"\n")
     os.close(settings["ready_fd"])
+    gc.freeze()
+    gc.enable()
     try:
         node.loop.serve_forever(lambda: node.service.stopping is not None)
     finally:

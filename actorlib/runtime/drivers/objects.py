@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -300,11 +300,8 @@ class Objects(Process):
 
     def refuse_blocking(self) -> None:
         """In an event loop a blocking wait would stop everything, what it waits for included."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        if self.in_async_actor():
+        asyncio = sys.modules.get("asyncio")  # nothing runs in an event loop before it is imported
+        if asyncio is not None and asyncio._get_running_loop() is not None and self.in_async_actor():
             raise RuntimeError(
                 "a blocking get() or wait() inside an async method would stop the actor's event loop; "
                 "use 'await ref' or 'await asyncio.wait(refs)' instead"

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actorlib import exceptions, serialization
 from actorlib.actor import ActorHandle
@@ -22,7 +22,7 @@ from actorlib.engine import Slot, resource_map
 from actorlib.object_ref import ObjectRef
 from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.checkpointing import Checkpointing
-from actorlib.runtime.drivers.concurrency import AsyncRunner, ThreadRunner
+from actorlib.runtime.drivers.concurrency import ThreadRunner
 from actorlib.runtime.drivers.execution import ExitActor
 from actorlib.runtime.drivers.surroundings import Surroundings
 from actorlib.runtime.mailbox import Item, Mailbox
@@ -32,6 +32,11 @@ from actorlib.transport.ids import JobId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Link, Timer
 from actorlib.transport.messages import ActorSpec, ResultStatus
 
+if TYPE_CHECKING:
+    from actorlib.runtime.drivers.async_actor import AsyncRunner
+
+IMPORTED_LATER = ("asyncio", "actorlib.runtime.drivers.async_actor")
+"""What the zygote imports when it has a moment: many workers need it, but not the first one."""
 BLOCKED_NOTICE_DELAY_S = 0.005
 SWITCH_INTERVAL_S = 0.0005
 DEVICE_VARIABLES = {"GPU": "CUDA_VISIBLE_DEVICES", "TPU": "TPU_VISIBLE_CHIPS"}
@@ -305,7 +310,7 @@ class Worker(Checkpointing):
             self.node_link.send(messages.WorkerUnblocked())
 
     def in_async_actor(self) -> bool:
-        return isinstance(self.runner, AsyncRunner) and self.runner.owns_thread()
+        return self.runner is not None and self.runner.owns_thread()
 
     # -- running -------------------------------------------------------------------------------------------------------
     def run(self) -> None:
@@ -442,6 +447,8 @@ class Worker(Checkpointing):
 
     def _make_runner(self, is_async: bool, spec: ActorSpec) -> ThreadRunner | AsyncRunner | None:
         if is_async:
+            from actorlib.runtime.drivers.async_actor import AsyncRunner
+
             return AsyncRunner(self)
         return ThreadRunner(self) if spec.max_concurrency > 1 or spec.concurrency_groups else None
 
