@@ -8,11 +8,11 @@ to be bothered with is left out there, with a line that says how much and where 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 
 from actorlib.transport import limits
+from actorlib.transport.drivers.notice import notice
 
 READ_BYTES = 1 << 16
 DRAIN_READS_MAX = 64
@@ -103,7 +103,7 @@ class Stream:
                 target.write(data)
         except OSError as error:  # prints still reach the driver; a full disk must not stop the node
             self._is_writable = False
-            print(f"actorlib: prints are no longer kept in {self._path}: {error}", file=sys.stderr, flush=True)
+            notice(f"prints are no longer kept in {self._path}: {error}")
         self._file_bytes += len(data)
 
     def _pass_on(self, data: bytes) -> None:

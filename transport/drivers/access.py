@@ -29,7 +29,6 @@ import itertools
 import os
 import socket as sockets
 import struct
-import sys
 import threading
 import time
 import traceback
@@ -42,6 +41,7 @@ from zmq.utils import z85
 
 from actorlib.transport import limits
 from actorlib.transport.drivers.keys import KEY_BYTES, AccessError, Identity, KeyPair
+from actorlib.transport.drivers.notice import notice
 
 DOMAIN = b"actorlib"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -78,7 +78,7 @@ def zap_reply(frames: list[bytes], identify: Callable[[bytes], Identity | None],
     try:
         identity = identify(z85.encode(frames[6]))
     except Exception as error:
-        print(f"actorlib: can't tell whether to admit a key: {error!r}", file=sys.stderr, flush=True)
+        notice(f"can't tell whether to admit a key: {error!r}")
         return answer(b"300", "can't tell now")
     return answer(b"200", "OK", identity) if identity is not None else answer(b"400", "unknown or revoked key")
 
@@ -218,7 +218,7 @@ class ZapHandler:
         except zmq.ContextTerminated:
             return
         except Exception:
-            print(f"actorlib: nobody new is admitted over TCP:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            notice(f"nobody new is admitted over TCP:\n{traceback.format_exc()}")
         finally:
             with suppress(zmq.ZMQError):
                 self._socket.unbind(ZAP_ENDPOINT)  # now, rather than whenever the closed socket is taken apart

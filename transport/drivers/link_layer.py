@@ -9,13 +9,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from actorlib.transport import codec, limits, messages
+from actorlib.transport.drivers.notice import notice
 from actorlib.transport.ids import ProcessId
 from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.session import HEADER_BYTES, MalformedHeader, NewSession, Session
@@ -211,7 +211,7 @@ class LinkLayer:
             self._report(f"callback {getattr(callback, '__qualname__', callback)}")
 
     def _report(self, what: str) -> None:
-        print(f"actorlib: {what} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        notice(f"{what} failed:\n{traceback.format_exc()}")
 
     # -- receiving -----------------------------------------------------------------------------------------------------
     def _accept(self, routing_id: bytes) -> SocketLink:
@@ -281,7 +281,7 @@ class LinkLayer:
         self.malformed += 1
         if self.malformed <= 10:
             name = link.peer.process_id.hex()[:16]
-            print(f"actorlib: refused a message of {name}: {reason}", file=sys.stderr, flush=True)
+            notice(f"refused a message of {name}: {reason}")
         if link.hello is not None or link.dialled:
             self.drop_link(link.peer.process_id, f"malformed message: {reason}")
 
@@ -291,7 +291,7 @@ class LinkLayer:
             if type(message) is messages.Refused:
                 self.drop_link(link.peer.process_id, f"we were refused there: {message.reason}")
             elif type(message) is not messages.Goodbye:
-                print(f"actorlib: nobody here handles {type(message).__name__}", file=sys.stderr, flush=True)
+                notice(f"nobody here handles {type(message).__name__}")
             return
         if self._debug:
             self._dispatch_watched(handler, link, message)

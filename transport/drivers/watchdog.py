@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 
 from actorlib.transport import limits
+from actorlib.transport.drivers.notice import notice
 
 LOOK_EVERY_S = 0.01
 QUIET_S = 1.0
@@ -45,7 +46,7 @@ class Watchdog:
         stack = (
             "".join(traceback.format_stack(frame, FRAMES_SHOWN)) if frame is not None else "  (that thread has ended)"
         )
-        print(f"actorlib: the loop has been held for {held_s:.3f} s by:\n{stack}", file=sys.stderr, flush=True)
+        notice(f"the loop has been held for {held_s:.3f} s by:\n{stack}")
 
     def close(self) -> None:
         self._end.set()

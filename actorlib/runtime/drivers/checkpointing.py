@@ -11,6 +11,7 @@ from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.execution import Execution
 from actorlib.runtime.mailbox import Item
 from actorlib.transport import messages
+from actorlib.transport.drivers.notice import notice
 from actorlib.transport.messages import ActorSpec
 
 
@@ -103,7 +104,7 @@ class Checkpointing(Execution):
 
     def _saved(self, answer: Any) -> None:
         if type(answer) is messages.Failure:
-            print(f"actorlib: checkpoint of {self.class_name} was not kept: {answer.text}", file=sys.stderr, flush=True)
+            notice(f"checkpoint of {self.class_name} was not kept: {answer.text}")
 
     def checkpoint_now(self) -> None:
         if not self.is_checkpointed:

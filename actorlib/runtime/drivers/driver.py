@@ -13,6 +13,7 @@ from actorlib.runtime.drivers.cluster_view import ClusterView
 from actorlib.runtime.drivers.node_process import NodeHandle
 from actorlib.runtime.drivers.session_file import base_directory, find
 from actorlib.transport import messages
+from actorlib.transport.drivers.notice import notice
 from actorlib.transport.ids import JobId, new_process_id
 from actorlib.transport.link import Address
 
@@ -58,7 +59,7 @@ class Driver(ClusterView):
             self._node_pidfd = os.pidfd_open(node_pid)
             self.loop.run(lambda: self.loop.add_reader(self._node_pidfd, self._node_ended))
         if handle is not None and handle.note:
-            print(f"actorlib: {handle.note}", file=sys.stderr)
+            notice(f"{handle.note}")
         self.ask(
             self.gcs,
             lambda rid: messages.JobStarted(rid, job_id, self.address, self.namespace, " ".join(sys.argv[:1])),
@@ -84,7 +85,7 @@ class Driver(ClusterView):
         text = (
             f"the node of this session is gone ({reason}); call actorlib.shutdown() and actorlib.init() to start anew"
         )
-        print(f"actorlib: {text}", file=sys.stderr, flush=True)
+        notice(f"{text}")
         self.closed = True
         error = self.error_value("NodeDiedError", text)
         for object_id, entry in list(self.table.entries.items()):

@@ -23,6 +23,7 @@ from actorlib.store.drivers.shared_memory import StoreClient
 from actorlib.store.owner import OwnerTable, Recipe
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.drivers.notice import notice
 from actorlib.transport.ids import IdFactory, JobId, NodeId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Handler, Link, Timer
 from actorlib.transport.messages import ActorUpdate, Death, Value
@@ -233,7 +234,7 @@ class Process:
     def infeasible(self, text: str) -> bool:
         if text not in self._warned and len(self._warned) < 1000:
             self._warned[text] = None
-            print(f"actorlib: can't be scheduled now: {text}", file=sys.stderr, flush=True)
+            notice(f"can't be scheduled now: {text}")
         return not self.can_grow
 
     def record(self, task: Task, state: str, error: str, worker: ProcessId, duration_us: int) -> None:
