@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NODES_MAX = 8
 CHANCE_MAX = 0.5
 FLAPS = 5
+GCS_DOWN_S_MAX = 2.0
 
 
 def _pick(among: list[Any], fault: Fault) -> Any:
@@ -120,6 +121,15 @@ def _failing_start(world: Simulation, fault: Fault) -> bool:
     """The next process that a host starts dies at once."""
     _pick(world.living_nodes(), fault).starts_to_fail = 1
     return True
+
+
+def _crash_gcs(world: Simulation, fault: Fault) -> bool:
+    """The GCS is killed, and comes back with what its journal has."""
+    return world.crash_gcs(min(fault.for_s, GCS_DOWN_S_MAX))
+
+
+def _pause_gcs(world: Simulation, fault: Fault) -> bool:
+    return world.gcs_process is not None and _pause(world, world.gcs_process.loop, fault.for_s)
 
 
 # -- the network: one link ---------------------------------------------------------------------------------------------
@@ -313,6 +323,7 @@ KINDS: dict[str, Callable[[Simulation, Fault], bool]] = {
     "add_node": _add_node,
     "slow_starts": _slow_starts,
     "failing_start": _failing_start,
+    "pause_gcs": _pause_gcs,
     "partition": _partition,
     "one_way_partition": _one_way_partition,
     "partition_of_others": _partition_of_others,

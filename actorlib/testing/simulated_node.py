@@ -13,6 +13,7 @@ from actorlib.scheduler.resources import to_units
 from actorlib.scheduler.worker_pool import Worker as PooledWorker
 from actorlib.store.drivers.service import StoreService
 from actorlib.testing.memory import HostMemory, MemoryFiles, NoRoom
+from actorlib.testing.simulated_gcs import SimGcs
 from actorlib.transport import messages
 from actorlib.transport.ids import JobId, NodeId, ProcessId, new_process_id
 from actorlib.transport.link import Address
@@ -91,7 +92,7 @@ class SimStoreService(StoreService):
 
 
 class SimNode:
-    """One machine: its scheduler, its store, and on the first the GCS."""
+    """One machine: its scheduler, its store, and on the first the GCS, unless that is a process of its own."""
 
     def __init__(self, simulation: Simulation, number: int, head: SimNode | None, cpus: float) -> None:
         self.simulation = simulation
@@ -108,9 +109,13 @@ class SimNode:
         self.slow_starts_s = 0.0  # what it takes longer to start a process
         self.starts_to_fail = 0
         self.gcs: GcsService | None = None
-        if head is None:
+        if head is None and simulation.own_gcs:
+            simulation.gcs_process = SimGcs(simulation, self.node_id)
+        elif head is None:
             self.gcs = GcsService(self.loop, simulation.journal, place_bundles, NoRoom)
         gcs_address = address if head is None else head.loop.address
+        if simulation.gcs_process is not None:
+            gcs_address = simulation.gcs_process.address
         self.store = SimStoreService(simulation.memory, self)
         total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000}
         config: dict[str, Any] = {"host_id": self.host_id, "sys_path": [], "cwd": "", "trace_dir": None}

@@ -28,6 +28,7 @@ from actorlib.testing.clocks import virtual_time
 from actorlib.testing.fault_plans import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryJournal, MemoryStoreClient
 from actorlib.testing.oracles import Violation, all_oracles
+from actorlib.testing.simulated_gcs import SimGcs
 from actorlib.testing.simulated_node import STORE_BYTES, SimNode
 from actorlib.transport import messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ObjectId, ProcessId, new_process_id
@@ -174,10 +175,14 @@ class SimWorker(InWorld, Worker):
 class Simulation:
     """The world that ``simulate`` gives: its nodes, and what can go wrong with them."""
 
-    def __init__(self, seed: int, nodes: int, num_cpus: float, memory_bytes: int = STORE_BYTES) -> None:
+    def __init__(
+        self, seed: int, nodes: int, num_cpus: float, memory_bytes: int = STORE_BYTES, own_gcs: bool = False
+    ) -> None:
         self.world = World(seed)
         self.network = Network(self.world)
         self.memory_bytes = memory_bytes
+        self.own_gcs = own_gcs
+        self.gcs_process: SimGcs | None = None
         self.fired: collections.Counter[str] = collections.Counter()  # faults that hit something, by kind
         self.faults_are_over = False
         self.disturbed_until = 0.0
@@ -196,10 +201,9 @@ class Simulation:
         self.nodes: list[SimNode] = []
         for _ in range(nodes):
             self.add_node()
-        head = self.nodes[0].loop.address
         self.watch = all_oracles(self)
         self.world.on_turn, self.world.on_message = self.watch.turned, self.watch.heard
-        self.driver = SimDriver(self, head, head)
+        self.driver = SimDriver(self, self.nodes[0].loop.address, self.gcs_address)
 
     # -- processes -----------------------------------------------------------------------------------------------------
     def add_node(self, num_cpus: float | None = None) -> SimNode:
@@ -303,14 +307,23 @@ class Simulation:
                 self._graveyard.extend(self.world.forget(worker))
                 del self.workers[process_id]
         self.memory.lose(node.directory)
-        gcs = self.nodes[0].gcs
-        assert gcs is not None
+        self.world.schedule(NOTICE_OF_LOST_NODE_S, lambda: self._node_lost(node, "it lost power"))
 
-        def heard() -> None:
-            gcs.nodes.lost(node.node_id, "it lost power")
-            self.nodes[0].loop.call_soon(lambda: None)
+    def _node_lost(self, node: SimNode, reason: str) -> None:
+        """The GCS hears that a node is gone."""
+        if self.gcs is not None:
+            self.gcs.nodes.lost(node.node_id, reason)
+            self.gcs_loop.call_soon(lambda: None)
 
-        self.world.schedule(NOTICE_OF_LOST_NODE_S, heard)
+    def crash_gcs(self, for_s: float) -> bool:
+        """Kill the GCS, where it is a process of its own; it is back after ``for_s``."""
+        gcs = self.gcs_process
+        if gcs is None or gcs.service is None:
+            return False
+        self.world.note("gcs", "is killed")
+        gcs.crash()
+        self.world.schedule(for_s, gcs.start)
+        return True
 
     def after(self, delay_s: float, fault: Any) -> None:
         """Call ``fault()`` after ``delay_s`` simulated seconds."""
@@ -333,11 +346,15 @@ class Simulation:
     @property
     def gcs(self) -> GcsService | None:
         """The GCS, while it runs."""
-        return self.nodes[0].gcs
+        return self.nodes[0].gcs if self.gcs_process is None else self.gcs_process.service
+
+    @property
+    def gcs_loop(self) -> Any:
+        return self.nodes[0].loop if self.gcs_process is None else self.gcs_process.loop
 
     @property
     def gcs_address(self) -> Address:
-        address: Address = self.nodes[0].loop.address
+        address: Address = self.gcs_loop.address
         return address
 
     def disks(self) -> list[Any]:
@@ -362,7 +379,8 @@ class Simulation:
         return None if found is None else found[1]
 
     def loops(self) -> list[SimLoop]:
-        return [process.loop for process in (*self.processes(), *self.living_nodes())]
+        loops = [process.loop for process in (*self.processes(), *self.living_nodes())]
+        return [*loops, self.gcs_process.loop] if self.gcs_process is not None else loops
 
     @staticmethod
     def pending_tasks(process: Any) -> list[Task]:
@@ -422,6 +440,7 @@ class Simulation:
         """Let go of every greenlet; nothing that they do can reach anybody any more."""
         for node in self.nodes:
             node.loop.die()
+        self.gcs_loop.die()
         for _, worker in self.workers.values():
             worker.loop.die()  # type: ignore[attr-defined]
             self._graveyard.extend(self.world.forget(worker))
@@ -455,6 +474,7 @@ def simulate(
     faults: Iterable[Fault | Deviation] = (),
     check: bool = True,
     memory_bytes: int = STORE_BYTES,
+    own_gcs: bool = False,
 ) -> Iterator[Simulation]:
     """Run the block in a simulated cluster. The same seed gives the same run.
 
@@ -465,6 +485,7 @@ def simulate(
         faults: what goes wrong, and when (see ``actorlib.testing.faults``).
         check: whether the oracles look at the end as well, once what the block used has been let go.
         memory_bytes: shared memory of each machine.
+        own_gcs: whether the GCS is a process of its own, as under ``actorlib start``, which can crash and come back.
 
     Raises:
         Violation: an oracle saw something wrong (see ``actorlib.testing.oracles``).
@@ -473,7 +494,7 @@ def simulate(
     """
     if _engine.Slot.engine is not None:
         raise RuntimeError("a session runs already in this process: call actorlib.shutdown() first")
-    simulation = Simulation(seed, nodes, num_cpus, memory_bytes)
+    simulation = Simulation(seed, nodes, num_cpus, memory_bytes, own_gcs)
     world = simulation.world
     world.adopt_main(simulation.driver)
     was_closed = _engine.Slot.closed

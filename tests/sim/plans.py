@@ -38,6 +38,7 @@ class Plan:
     nodes: int
     cpus: int
     memory_bytes: int
+    own_gcs: bool
     workloads: list[str]
     faults: list[Fault]
 
@@ -85,6 +86,7 @@ def draw(seed: int) -> Plan:
         rng.choice([1, 2, 3, 4, 5]),
         rng.choice([1, 2, 4]),
         memory_bytes,
+        rng.random() < 0.5,
         workloads,
         draw_faults(rng, kinds),
     )

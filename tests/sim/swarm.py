@@ -43,7 +43,13 @@ def run_seed(seed: int, counts: Counts, trace: Path | None = None) -> str:
     plan = plans.draw(seed)
     with contextlib.ExitStack() as stack:
         world: Any = stack.enter_context(
-            simulate(seed=seed, nodes=plan.nodes, num_cpus=plan.cpus, memory_bytes=plan.memory_bytes)
+            simulate(
+                seed=seed,
+                nodes=plan.nodes,
+                num_cpus=plan.cpus,
+                memory_bytes=plan.memory_bytes,
+                own_gcs=plan.own_gcs,
+            )
         )
         stack.callback(_leave_trace, world, trace)
         try:

@@ -23,8 +23,8 @@ SOON_FOUND = [
 
 @pytest.mark.parametrize("name", SOON_FOUND)
 def test_a_planted_fault_is_found(name):
-    seeds, _, seen = planted.hunt(name, 0, 60.0)
-    assert seen, f"{seeds} seeds did not find it"
+    found = planted.hunt(name, 0, 60.0)
+    assert found.oracle, f"{found.seeds} seeds did not find it"
 
 
 def test_there_are_many_and_each_names_what_it_changes():
