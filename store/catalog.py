@@ -253,9 +253,21 @@ class Catalog:
             holder.move(SlabState.SEALED)
         if self._freed_early.pop(object_id, 0) is None:
             return
+        self._leave(object_id)
         self.objects[object_id] = Place(holder, offset, size)
         holder.objects[object_id] = None
         self._touch(holder)
+
+    def _leave(self, object_id: ObjectId) -> None:
+        """It does not lie any more where it did, if it did: it was freed, or made here once more."""
+        place = self.objects.pop(object_id, None)
+        if place is None:
+            return
+        if place.slab is not None:
+            place.slab.objects.pop(object_id, None)
+        if place.spilled is not None:
+            self._port.unspill(place.spilled)
+            self.spilled_bytes -= place.size
 
     def copied(self, object_id: ObjectId, path: str, offset: int, size: int) -> None:
         """A copy of an object that another node keeps is here now."""
@@ -282,18 +294,13 @@ class Catalog:
             holder.move(SlabState.SEALED)
 
     def freed(self, object_id: ObjectId) -> None:
-        place = self.objects.pop(object_id, None)
-        if place is None:
-            # Another process wrote it and its word is still on the way.
-            self._freed_early[object_id] = None
-            if len(self._freed_early) > 10_000:
-                del self._freed_early[next(iter(self._freed_early))]
+        if object_id in self.objects:
+            self._leave(object_id)
             return
-        if place.slab is not None:
-            place.slab.objects.pop(object_id, None)
-        if place.spilled is not None:
-            self._port.unspill(place.spilled)
-            self.spilled_bytes -= place.size
+        # Another process wrote it and its word is still on the way.
+        self._freed_early[object_id] = None
+        if len(self._freed_early) > 10_000:
+            del self._freed_early[next(iter(self._freed_early))]
 
     def process_died(self, process_id: ProcessId) -> None:
         """Its own objects go; slabs that it filled are closed; objects that it wrote for others stay."""

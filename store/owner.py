@@ -386,6 +386,8 @@ class OwnerTable:
             return
         self._forget_copies(object_id, entry)
         self._port.recover(object_id, entry.task, reason)  # which holds the arguments again, before their recipes go
+        if entry.value is not None:  # it can't be made again; whoever did not find it may have looked too soon
+            self._port.free_stored(object_id, place, entry.task)
         self._release_recipes(entry.task)
 
     def void(self, object_id: ObjectId) -> None:

@@ -63,6 +63,7 @@ spill_again_after_s = 0.3
 infeasible_after_s = 2.0
 """A demand that no node could satisfy is reported as such after this long (nodes may be joining)."""
 node_report_period_s = 0.1
+unknown_node_tries_max = 50  # a report period apart: a node of which we have not heard yet
 heartbeat_period_s = 0.5
 lease_wait_told_after_s = 0.1
 wait_probe_after_s = 0.2

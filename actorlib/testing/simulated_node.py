@@ -85,6 +85,7 @@ class SimStoreService(StoreService):
             lambda node_id: node.service.node_address(node_id),
             lambda: node.service.node_addresses(),
             lambda process: node.service.watch(process),
+            lambda node_id: node.service.node_is_lost(node_id),
         )
 
     def _make_files(self, directory: str, spill_directory: str) -> Any:

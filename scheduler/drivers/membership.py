@@ -67,19 +67,27 @@ class Member:
 
     def _on_registered(self, _: Link, message: messages.NodeRegistered) -> None:
         self.is_registered = True
-        for view in message.nodes:
-            self._views[view.address.node_id] = view
+        self._see(message.nodes)
 
     def _on_nodes_changed(self, _: Link, message: messages.NodesChanged) -> None:
-        for view in message.nodes:
+        self._see(message.nodes)
+        self.leases.recheck(self._now())
+
+    def _see(self, views: Sequence[NodeView]) -> None:
+        for view in views:
             before = self._views.get(view.address.node_id)
             self._views[view.address.node_id] = view
             if not view.alive and (before is None or before.alive):
                 self._node_lost(view)
-        self.leases.recheck(self._now())
+            elif view.alive and before is None:
+                self._node_came(view)
 
     def _node_lost(self, view: NodeView) -> None:
         """Another node is gone."""
+        raise NotImplementedError
+
+    def _node_came(self, view: NodeView) -> None:
+        """Another node is there. What concerns it may have come to us before the news of it."""
         raise NotImplementedError
 
     # -- the other nodes -----------------------------------------------------------------------------------------------
@@ -105,6 +113,11 @@ class Member:
     def node_address(self, node_id: NodeId) -> Address | None:
         view = self._views.get(node_id)
         return view.address if view is not None and view.alive else None
+
+    def node_is_lost(self, node_id: NodeId) -> bool:
+        """Whether it was there and is gone. A node of which we have not heard yet is not lost."""
+        view = self._views.get(node_id)
+        return view is not None and not view.alive
 
     # -- reporting -----------------------------------------------------------------------------------------------------
     def _changed(self) -> None:

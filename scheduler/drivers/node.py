@@ -141,6 +141,11 @@ class NodeService(Member):
         return self.loop.now()
 
     # -- other nodes ---------------------------------------------------------------------------------------------------
+    def _node_came(self, view: NodeView) -> None:
+        for address in self._watched.values():
+            if address.node_id == view.address.node_id and address.process_id != view.address.process_id:
+                self.loop.link(view.address).send(messages.Watch(address))
+
     def _node_lost(self, view: NodeView) -> None:
         """Another node is gone, and with it all of its processes: whoever dealt with them must hear of it."""
         node_id = view.address.node_id

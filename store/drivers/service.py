@@ -9,7 +9,7 @@ from actorlib.store.catalog import Catalog, Place, StoreFull
 from actorlib.store.drivers.files import SPILL_HEADER, StoreFiles, TornSpill
 from actorlib.store.drivers.shared_memory import ObjectMissing
 from actorlib.store.drivers.transfer import Transfers
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.ids import NodeId, ObjectId, ProcessId
 from actorlib.transport.link import Address, Handler, Host, Link
 from actorlib.transport.messages import VALUE_STORED, Value
@@ -29,6 +29,7 @@ class StoreService:
         node_address: Callable[[NodeId], Address | None],
         all_nodes: Callable[[], list[Address]],
         watch: Callable[[Address], None],
+        is_lost: Callable[[NodeId], bool],
     ) -> None:
         self._host = host
         self._host_id = host_id
@@ -37,6 +38,7 @@ class StoreService:
         self.files = self._make_files(directory, spill_directory)
         self.catalog = Catalog(capacity_bytes, spill_bytes_max, self.files)
         self._watch = watch
+        self._is_lost = is_lost
         self._owners: dict[ObjectId, Address] = {}  # of objects that are being copied here
         self._forwarded: dict[int, tuple[Link, int]] = {}
         self._next_forward = 0
@@ -117,9 +119,15 @@ class StoreService:
             return None
 
     # -- between hosts -------------------------------------------------------------------------------------------------
-    def _fetch(self, link: Link, message: messages.ObjectLocate) -> None:
-        """It lies on another machine: copy it here."""
-        object_id = message.object_id
+    def _fetch(
+        self, link: Link, message: messages.ObjectLocate, tries_left: int = limits.unknown_node_tries_max
+    ) -> None:
+        """It lies on another machine: copy it here, as soon as we have heard of that machine."""
+        object_id, node_id = message.object_id, message.value[1]
+        if self._node_address(node_id) is None and not self._is_lost(node_id) and tries_left > 0:
+            again = lambda: self._fetch(link, message, tries_left - 1)  # noqa: E731
+            self._host.call_later(limits.node_report_period_s, again)
+            return
         self._owners[object_id] = message.owner
 
         def done(reason: str, is_full: bool) -> None:
@@ -129,7 +137,7 @@ class StoreService:
             else:
                 self._answer(link, message, None if reason else self._find(object_id))
 
-        self.transfers.fetch(object_id, message.value[1], message.urgent, done)
+        self.transfers.fetch(object_id, node_id, message.urgent, done)
 
     def _copied(self, object_id: ObjectId) -> None:
         """A copy lies here now: its owner must know, to free it and to fall back on it; and we of its owner's end."""

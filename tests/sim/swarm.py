@@ -41,8 +41,10 @@ Counts = collections.Counter[str]
 def run_seed(seed: int, counts: Counts, trace: Path | None = None) -> str:
     """One cluster, from its start to its calm end. Gives the digest; raises what an oracle saw."""
     plan = plans.draw(seed)
+    world: Any = None
     with contextlib.ExitStack() as stack:
-        world: Any = stack.enter_context(
+        stack.callback(lambda: _leave_trace(world, trace))  # after the world's end
+        world = stack.enter_context(
             simulate(
                 seed=seed,
                 nodes=plan.nodes,
@@ -51,7 +53,6 @@ def run_seed(seed: int, counts: Counts, trace: Path | None = None) -> str:
                 own_gcs=plan.own_gcs,
             )
         )
-        stack.callback(_leave_trace, world, trace)
         try:
             plan.begin(world)
             chosen = [getattr(workloads, name) for name in plan.workloads]
@@ -68,7 +69,7 @@ def run_seed(seed: int, counts: Counts, trace: Path | None = None) -> str:
 
 
 def _leave_trace(world: Any, path: Path | None) -> None:
-    if path is not None:
+    if path is not None and world is not None:
         path.write_text("\n".join(world.world.trace))
 
 

@@ -17,6 +17,7 @@ import pytest
 
 import actorlib
 from actorlib.testing import Stuck, simulate
+from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @actorlib.remote
@@ -186,6 +187,18 @@ def test_the_same_seed_is_the_same_run_also_under_other_hashes():
         for hashes in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def test_what_lies_on_a_node_that_nobody_has_told_of_yet_is_waited_for():
+    with simulate(seed=7, nodes=2, num_cpus=1) as world:
+        views = world.nodes[1].service._views
+        views.clear()  # node 1 has not heard of node 0, as after a start in which its news is late
+        far = actorlib.remote(lambda value: float(value[0]))
+        strategy = NodeAffinitySchedulingStrategy(world.nodes[1].node_id.hex(), soft=False)
+        ref = far.options(scheduling_strategy=strategy).remote(actorlib.put(np.full(100_000, 5.0)))
+        world.after(0.3, lambda: world.gcs.nodes._mark(world.nodes[0].node_id))
+        assert actorlib.get(ref) == 5.0
+        del ref
 
 
 def test_user_randomness_comes_from_the_seed_and_is_put_back():

@@ -56,6 +56,13 @@ def store(catalog, n, size):
     return slab
 
 
+def test_what_is_made_here_again_lies_in_its_new_place_only():
+    catalog = Catalog(64 * MIB, 64 * MIB, Files())
+    first, second = store(catalog, 1, 9 * MIB), store(catalog, 1, 9 * MIB)
+    assert not first.objects and catalog.objects[oid(1)].slab is second
+    catalog.check()
+
+
 def test_a_freed_slab_is_granted_again_under_a_new_path():
     files = Files()
     catalog = Catalog(100 * MIB, 100 * MIB, files)

@@ -281,6 +281,15 @@ def test_a_lost_value_is_recovered_and_only_once():
     assert table.entries[oid].value == stored(2)
 
 
+def test_what_can_not_be_made_again_is_freed_where_it_was_as_well():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table, 1, stored(1))
+    port.recover = lambda oid, recipe, reason: table.resolve(oid, port.error_value("ObjectLostError", reason))
+    table.lost(oid, stored(1), "somebody looked for it too soon")
+    assert table.entries[oid].value[0] == messages.VALUE_ERROR and port.freed == [oid]
+
+
 class World:
     """Tables joined by links; messages of one link stay in order, links overtake each other."""
 

@@ -281,6 +281,7 @@ class Node:
             lambda node_id: self.service.node_address(node_id),
             lambda: self.service.node_addresses(),
             lambda process: self.service.watch(process),
+            lambda node_id: self.service.node_is_lost(node_id),
         )
 
     def _find_gcs(self) -> Any:
