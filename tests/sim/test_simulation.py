@@ -191,6 +191,7 @@ def test_the_same_seed_is_the_same_run_also_under_other_hashes():
 
 def test_what_lies_on_a_node_that_nobody_has_told_of_yet_is_waited_for():
     with simulate(seed=7, nodes=2, num_cpus=1) as world:
+        time.sleep(1.0)
         views = world.nodes[1].service._views
         views.clear()  # node 1 has not heard of node 0, as after a start in which its news is late
         far = actorlib.remote(lambda value: float(value[0]))
