@@ -74,13 +74,13 @@ def _settings(o: MethodOptions) -> tuple[Any, ...]:
     if isinstance(retry, tuple):
         retry = serialization.dumps_function(retry)
     plain = (o.num_returns, o.max_task_retries, retry, o.concurrency_group, o.backpressure)
-    return (*plain, o.timeout_s, o.name)
+    return (*plain, o.timeout_s, o.name, o.readonly)
 
 
 def methods_from_wire(rows: tuple[Any, ...]) -> dict[str, MethodInfo]:
     methods: dict[str, MethodInfo] = {}
     for name, settings, arity in rows:
-        returns, retries, retry_exceptions, group, backpressure, timeout_s, label = settings
+        returns, retries, retry_exceptions, group, backpressure, timeout_s, label, readonly = settings
         with_options = MethodOptions(
             num_returns=returns,
             max_task_retries=retries,
@@ -89,6 +89,7 @@ def methods_from_wire(rows: tuple[Any, ...]) -> dict[str, MethodInfo]:
             backpressure=backpressure,
             timeout_s=timeout_s,
             name=label,
+            readonly=readonly,
         )
         methods[name] = MethodInfo(with_options, None if arity is None else Arity(*arity))
     return methods

@@ -355,8 +355,25 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 
 
 def checkpoint_now() -> None:
-    """Save the current actor's state and wait until it is durable. Only inside an actor with ``checkpoint=``."""
+    """Save the current actor's state as it is when this call is done, before its reply leaves.
+
+    Only inside a method of an actor with ``checkpoint=``. Where the checkpoint can't be kept, the call gives
+    CheckpointError; what it did is in the log all the same.
+    """
     _engine.current().checkpoint_now()
+
+
+def record(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``function`` once, and give what it gave whenever the durable actor's method is run again.
+
+    For what a method takes from outside: the time, randomness, a file, a request to another system. Result or exception
+    must be picklable. Outside of a durable actor's method it is a plain call.
+
+    Example:
+        >>> self.opened_at = actorlib.record(time.time)
+    """
+    result: R = _engine.current().record_once(function, args, kwargs)
+    return result
 
 
 # -- cluster -----------------------------------------------------------------------------------------------------------

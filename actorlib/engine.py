@@ -90,6 +90,7 @@ class MethodOptions:
     timeout_s: float | None = None
     backpressure: int = -1
     name: str = ""
+    readonly: bool = False  # the state is only looked at: a durable actor does not log the call
 
 
 class Engine(Protocol):
@@ -206,6 +207,9 @@ class Engine(Protocol):
         """Raises the exception that ends the current actor after this call; ValueError outside of one."""
 
     def checkpoint_now(self) -> None: ...
+
+    def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the function gives; inside a durable actor's method from the log when the method is run again."""
 
     # -- life
     def shutdown(self) -> None: ...

@@ -189,6 +189,18 @@ class StateRolledBackError(ActorlibError):
     """A durable actor came back in a state before calls whose results were seen."""
 
 
+class CheckpointError(ActorlibError):
+    """A checkpoint could not be kept, or can't be used; the text says why and what to do."""
+
+
+class CodeChangedError(CheckpointError):
+    """The log of a durable actor was written by other code than there is now."""
+
+
+class ReplayDivergedError(ActorlibError):
+    """A method of a durable actor did not do the same when it was run again; the text names call and method."""
+
+
 class NotSupportedByEngineError(ActorlibError):
     """The engine in use can't do that: which engine, what it can't do, and the way out."""
 

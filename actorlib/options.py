@@ -16,19 +16,31 @@ ASYNC_CONCURRENCY = 1000
 RUNTIME_ENV_KEYS = ("env_vars", "working_dir", "py_modules", "preload")
 
 
+DURABILITIES = ("auto", "worker", "disk", "replicated")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """When an actor's state is saved, and how many versions are kept.
+    """Makes an actor durable: how often its state is saved, and what its log of calls outlives in between.
 
     Args:
         every_calls: save after this many calls (None: not by count).
         every_s: save when this many seconds have passed since the last time (None: not by time).
         keep: how many of the newest checkpoints are kept.
+        durability: what the log of calls outlives: ``"worker"`` the death of processes, ``"disk"`` a power cut,
+            ``"replicated"`` the loss of the node. ``"auto"`` takes what the deployment can outlive.
+        store: a directory or fsspec URL for checkpoints too large for the cluster's tables.
+
+    Example:
+        >>> @actorlib.remote(checkpoint=actorlib.Checkpoint(every_calls=100, durability="disk"))
+        ... class Account: ...
     """
 
     every_calls: int | None = 1000
     every_s: float | None = None
     keep: int = 2
+    durability: str = "auto"
+    store: str | None = None
 
     def __post_init__(self) -> None:
         if self.every_calls is not None and (not isinstance(self.every_calls, int) or self.every_calls < 1):
@@ -37,6 +49,10 @@ class Checkpoint:
             raise ValueError(f"every_s must be positive or None, not {self.every_s!r}")
         if self.keep < 1:
             raise ValueError(f"keep must be at least 1, not {self.keep!r}")
+        if self.durability not in DURABILITIES:
+            raise ValueError(f"durability must be one of {', '.join(DURABILITIES)}, not {self.durability!r}")
+        if self.store is not None and (not isinstance(self.store, str) or not self.store):
+            raise TypeError(f"store must be a directory or a URL, not {self.store!r}")
 
 
 def _fail(name: str, value: Any, wanted: str) -> None:
@@ -292,13 +308,11 @@ def actor_options(options: dict[str, Any], cls: type) -> ActorOptions:
     restarts = options.get("max_restarts")
     if restarts is None:
         restarts = -1 if checkpoint is not None else 0
+    if checkpoint is not None:
+        _refuse_for_durable(options)
+        is_async = False  # its coroutines run to their end, one call at a time
     concurrency = options.get("max_concurrency") or (ASYNC_CONCURRENCY if is_async else 1)
     groups = dict(options.get("concurrency_groups") or {})
-    if checkpoint is not None and (concurrency > 1 or groups):
-        raise ValueError(
-            "checkpoint= is for actors that run one call at a time (their state must be whole between calls); "
-            "leave out max_concurrency, concurrency_groups and async methods"
-        )
     return ActorOptions(
         resources_to_place=place,
         resources_to_run=run,
@@ -319,6 +333,22 @@ def actor_options(options: dict[str, Any], cls: type) -> ActorOptions:
         priority=options.get("priority") or 0,
         timeout_s=options.get("timeout_s"),
     )
+
+
+def _refuse_for_durable(options: dict[str, Any]) -> None:
+    """A durable actor's calls are run again in the order of its log, so there must be one order."""
+    wrong = {
+        "max_concurrency": (options.get("max_concurrency") or 1) > 1,
+        "concurrency_groups": bool(options.get("concurrency_groups")),
+        "allow_out_of_order_execution": bool(options.get("allow_out_of_order_execution")),
+        "reentrant": bool(options.get("reentrant")),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise ValueError(
+                f"checkpoint= and {name} don't go together: a durable actor runs one call at a time, in the order of "
+                f"its log, so that it can be run again after a crash. Leave out {name}, or checkpoint"
+            )
 
 
 def _needs_name(options: dict[str, Any]) -> bool:
@@ -342,4 +372,5 @@ def method_options(options: dict[str, Any], method: Any, base: MethodOptions | N
         timeout_s=base.timeout_s if options.get("timeout_s") is None else options["timeout_s"],
         backpressure=options.get("_generator_backpressure_num_objects") or base.backpressure,
         name=options.get("name") or base.name,
+        readonly=bool(options.get("readonly", base.readonly)),
     )

@@ -150,7 +150,10 @@ class Actors:
     def register(self, link: Link, message: messages.ActorRegister) -> None:
         spec = message.spec
         known = self.actors.get(spec.actor_id)
-        if known is not None:  # the same request again
+        if known is not None:  # the same request again, maybe of a durable actor in its next incarnation
+            if known.spec.owner != spec.owner and self._has_living_parent(known):
+                known.spec = known.spec._replace(owner=spec.owner)
+                self._persist(known)
             self._port.send(link, messages.ActorRegistered(message.request_id, False, known.spec))
             return
         if spec.name and not self._claim(link, message):
@@ -325,6 +328,11 @@ class Actors:
             del self._dead[oldest]
             del self.actors[oldest]
             self._port.persist(TABLE, oldest, None)
+        parent_id = actor.spec.actor_id
+        self.end_where(
+            lambda a: (a.spec.extra or {}).get("parent_actor") == parent_id and not a.spec.detached,
+            f"the durable actor that made it is gone ({reason})",
+        )
 
     def _stop(self, actor: Actor, kill: bool, reason: str) -> None:
         if actor.node is not None:
@@ -373,9 +381,17 @@ class Actors:
 
     def process_died(self, process_id: ProcessId, text: str) -> None:
         reason = f"its owner, process {process_id.hex()[:8]}, is gone ({text})"
-        self.end_where(lambda a: a.spec.owner.process_id == process_id and not a.spec.detached, reason)
+        self.end_where(
+            lambda a: a.spec.owner.process_id == process_id and not a.spec.detached and not self._has_living_parent(a),
+            reason,
+        )
         for actor in self.actors.values():
             actor.subscribers.pop(process_id, None)
+
+    def _has_living_parent(self, actor: Actor) -> bool:
+        """Whether a durable actor made it, which comes back when its process ends and knows it then as before."""
+        parent = self.actors.get((actor.spec.extra or {}).get("parent_actor", b""))
+        return parent is not None and parent.state is not ActorState.DEAD
 
     def node_lost(self, node_id: NodeId, reason: str) -> None:
         for actor in list(self.actors.values()):

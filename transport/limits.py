@@ -72,6 +72,19 @@ wait_probe_path_max = 100
 node_suspected_after_s = 3.0
 node_lost_after_s = 8.0
 
+# -- durable actors ----------------------------------------------------------------------------------------------------
+call_log_bytes_max = 256 << 20
+"""Records since the last checkpoint: from a half on one is taken, at the whole no call starts until there is one."""
+call_log_segment_bytes_max = 8 << 20
+crashes_in_a_row_max = 3
+"""A call that has ended its worker so often, with nothing else in between, is answered and never run again."""
+checkpoint_in_message_bytes_max = 16 << 20
+"""Larger checkpoints go to a store of their own."""
+settled_delay_s = 0.05
+log_retry_s = 1.0
+checkpoint_retry_s = 5.0
+log_copy_bytes_max = 1 << 30
+
 # -- GCS ---------------------------------------------------------------------------------------------------------------
 task_records_max = 20_000
 object_records_max = 20_000

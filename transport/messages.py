@@ -274,7 +274,9 @@ class RunTasks(NamedTuple):
 
 
 class RunActorCalls(NamedTuple):
-    """caller -> actor's worker. ``incarnation``: the one the caller means; another answers ActorCallsRefused."""
+    """caller -> actor's worker. ``incarnation``: the one the caller means; another answers ActorCallsRefused.
+
+    To a durable actor, ``replies_seen`` is the sequence up to which the caller has all replies."""
 
     actor_id: ActorId
     incarnation: int
@@ -975,6 +977,29 @@ class ShutdownNode(NamedTuple):
     reason: str
 
 
+class CallsSettled(NamedTuple):
+    """caller -> durable actor's worker: ``caller`` has the replies up to ``sequence``; they need not be kept."""
+
+    actor_id: ActorId
+    caller: bytes  # a process id, or the voice of a durable actor
+    sequence: int
+
+
+class CallerSeen(NamedTuple):
+    """caller -> durable actor's new worker, first of all: the last call whose reply ``caller`` has seen."""
+
+    actor_id: ActorId
+    caller: bytes
+    sequence: int
+
+
+class CheckpointList(NamedTuple):
+    """-> GCS; answered by StateRows with one row for each that is kept, the oldest first."""
+
+    request_id: int
+    actor_id: ActorId
+
+
 class Direction(enum.Enum):
     """Who sends it to whom."""
 
@@ -1105,4 +1130,7 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (183, NodeStatus, _D.PROCESS_TO_NODE),
     (184, NodeStatusReply, _D.NODE_TO_PROCESS),
     (185, ShutdownNode, _D.ANY),
+    (200, CallsSettled, _D.CALLER_TO_WORKER),
+    (201, CallerSeen, _D.CALLER_TO_WORKER),
+    (202, CheckpointList, _D.TO_GCS),
 )

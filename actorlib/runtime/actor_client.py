@@ -8,19 +8,25 @@ follows them at once.
 When an incarnation is lost, calls in flight are tried again at the next one, in order and ahead of those that wait,
 if they have retries left (``max_task_retries``); else they fail, since they may have taken effect. Calls that were
 not sent simply wait for the next incarnation.
+
+Calls to a **durable** actor are always sent again, each with the number that it got when it was first sent: the actor
+runs each once (see ``call_log.py``). Such an actor is told up to where the replies have come, so that it keeps them no
+longer, and each of its incarnations is told first which was the last reply seen. Calls that a durable actor makes have
+their identity in the task id instead (``voice``).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from actorlib.runtime.completion import Completion
 from actorlib.runtime.task import Target, Task, TaskState, dependency_values
 from actorlib.store.owner import OwnerTable
 from actorlib.transport import limits, messages
-from actorlib.transport.ids import ActorId, ObjectId, ProcessId
-from actorlib.transport.link import NOWHERE, Address, Link
+from actorlib.transport.ids import PROCESS_ID_BYTES, ActorId, ObjectId, ProcessId
+from actorlib.transport.link import NOWHERE, Address, Link, Timer
 from actorlib.transport.messages import ActorUpdate, ResultStatus
 
 
@@ -38,6 +44,8 @@ class Port(Protocol):
 
     def infeasible(self, text: str) -> bool: ...
 
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
+
 
 class ActorClient(Target):
     """One actor, as its callers in this process see it."""
@@ -45,13 +53,16 @@ class ActorClient(Target):
     __slots__ = (
         "actor_id",
         "incarnation",
+        "is_durable",
         "keeps_order",
         "label",
         "last_update",
         "link",
         "queue",
         "reason",
+        "seen",
         "sequence",
+        "settling",
         "state",
         "worker",
     )
@@ -66,12 +77,29 @@ class ActorClient(Target):
         self.link: Link | None = None
         self.queue: deque[Task] = deque()
         self.sequence = 0
+        self.is_durable = False
+        self.seen: dict[bytes, int] = {}  # by caller (this process, or the voice that speaks here): the last reply
+        self.settling = False  # it will be told what is settled
         self.keeps_order = True  # else a call whose arguments are there passes those that wait for theirs
         self.reason = "the actor is being created"
         self.last_update: ActorUpdate | None = None
 
     def pending_count(self) -> int:
         return len(self.queue) + len(self.in_flight)
+
+
+def has_voice(task: Task) -> bool:
+    """A durable actor makes the call: it is known by its task id."""
+    return task.extra is not None and "voice" in task.extra
+
+
+def is_readonly(task: Task) -> bool:
+    return task.extra is not None and "readonly" in task.extra
+
+
+def is_numbered(task: Task) -> bool:
+    """Whether a call to a durable actor gets a number."""
+    return task.extra is None or not ("voice" in task.extra or "readonly" in task.extra)
 
 
 class ActorClients:
@@ -135,11 +163,15 @@ class ActorClients:
                         break
                     continue
                 values = found
-            calls.append(task.to_call(values, client.sequence))
-            client.sequence += 1
+            if not client.is_durable or (task.sequence < 0 and is_numbered(task)):
+                task.sequence = client.sequence
+                client.sequence += 1
+            calls.append(task.to_call(values, task.sequence))
             task.state = TaskState.IN_FLIGHT
             client.in_flight[task.task_id] = task
         queue.extendleft(reversed(passed))
+        if client.is_durable:
+            client.replies_seen = self.settled(client)
         if calls and client.link is not None:
             message = messages.RunActorCalls(client.actor_id, client.incarnation, client.replies_seen, tuple(calls))
             client.link.send(message)
@@ -165,6 +197,8 @@ class ActorClients:
     def results(self, client: ActorClient, results: tuple[messages.CallResult, ...]) -> None:
         in_flight = client.in_flight
         client.replies_seen += len(results)
+        if client.is_durable:
+            self._note_seen(client, results)
         succeed = self._completion.succeed
         for task_id, status, values, retained, duration_us in results:
             task = in_flight.pop(task_id, None)
@@ -175,7 +209,8 @@ class ActorClients:
                 continue
             for oid in retained:
                 self._table.register(oid, client.worker)
-            if self._completion.wants_retry(task, status, values[0]):
+            if self._completion.wants_retry(task, status, values[0]) and not (client.is_durable and has_voice(task)):
+                task.sequence = -1
                 self._again(client, [task])
             else:
                 self._completion.fail(task, values[0], "CANCELLED" if status == ResultStatus.CANCELLED else "FAILED")
@@ -253,6 +288,8 @@ class ActorClients:
         client.worker = update.worker
         client.replies_seen = 0
         client.link = self._port.link(update.worker)
+        for caller, sequence in client.seen.items():
+            client.link.send(messages.CallerSeen(client.actor_id, caller, sequence))
         self._by_worker[update.worker.process_id] = client
         self._mark(client)
 
@@ -269,17 +306,56 @@ class ActorClients:
         for task in tasks:
             if task.cancelled:
                 self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} was cancelled")
-            elif task.retries_left != 0 and update.state != "DEAD":
+            elif update.state != "DEAD" and (task.retries_left != 0 or client.is_durable):
                 again.append(task)
             else:
                 self._completion.fail(task, self._port.actor_error(update, client.label, task))
-        self._again(client, again)
+        if client.is_durable:
+            self._requeue(client, again)
+            self._mark(client)
+        else:
+            self._again(client, again)
 
     def _fail_all(self, client: ActorClient, update: ActorUpdate) -> None:
         queue, client.queue = client.queue, deque()
         for task in queue:
             if not task.cancelled:
                 self._completion.fail(task, self._port.actor_error(update, client.label, None))
+
+    # -- durable actors ------------------------------------------------------------------------------------------------
+    def _note_seen(self, client: ActorClient, results: tuple[messages.CallResult, ...]) -> None:
+        for result in reversed(results):  # in the order of their numbers, so the last one tells
+            task = client.in_flight.get(result.task_id)
+            if task is not None and not is_readonly(task):
+                self.note_seen(client, task)
+                break
+        if not client.settling and not client.queue:
+            client.settling = True
+            self._port.call_later(limits.settled_delay_s, lambda: self._tell_settled(client))
+
+    def note_seen(self, client: ActorClient, task: Task) -> None:
+        """The reply to a call is known here."""
+        if has_voice(task):
+            caller, sequence = task.task_id[:PROCESS_ID_BYTES], int.from_bytes(task.task_id[PROCESS_ID_BYTES:], "big")
+        else:
+            caller, sequence = self._table.address.process_id, task.sequence
+        client.seen[caller] = max(client.seen.get(caller, -1), sequence)
+
+    def _tell_settled(self, client: ActorClient) -> None:
+        client.settling = False
+        settled = self.settled(client)
+        if client.link is not None and settled > client.replies_seen:
+            client.replies_seen = settled
+            client.link.send(messages.CallsSettled(client.actor_id, self._table.address.process_id, settled))
+
+    @staticmethod
+    def settled(client: ActorClient) -> int:
+        """Up to which number all replies are here."""
+        for tasks in (client.in_flight.values(), client.queue):
+            for task in tasks:
+                if task.sequence >= 0:
+                    return task.sequence - 1
+        return client.sequence - 1
 
     # -- cancelling and asking -----------------------------------------------------------------------------------------
     def cancel(self, task: Task, recursive: bool) -> None:

@@ -11,6 +11,7 @@ its calls: they have nowhere else to go.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from actorlib.transport.ids import TaskId
 from actorlib.transport.link import Link
@@ -22,7 +23,7 @@ DEFAULT_LANE = ""
 class Item:
     """A call that waits or runs, and the link on which its result goes back."""
 
-    __slots__ = ("call", "cancelled", "lane", "link", "recursive")
+    __slots__ = ("call", "cancelled", "lane", "link", "origin", "recursive")
 
     def __init__(self, link: Link, call: Call, lane: str) -> None:
         self.link = link
@@ -30,6 +31,7 @@ class Item:
         self.lane = lane
         self.cancelled = False
         self.recursive = False
+        self.origin: Any = None  # who made it, where the actor is durable
 
 
 class Lane:
@@ -48,6 +50,7 @@ class Mailbox:
         self.lanes: dict[str, Lane] = {DEFAULT_LANE: Lane(1)}
         self.running: dict[TaskId, Item] = {}
         self.is_actor = False
+        self.is_held = False  # a durable actor whose log is full starts nothing until it is not
         self.blocked = 0
 
     def become_actor(self, max_concurrency: int, groups: dict[str, int]) -> None:
@@ -68,8 +71,21 @@ class Mailbox:
         self.lanes[lane].queue.append(Item(link, call, lane))
         return True
 
+    def put(self, item: Item, first: bool = False) -> None:
+        """Queue a call of a durable actor, which has one lane."""
+        queue = self.lanes[DEFAULT_LANE].queue
+        queue.appendleft(item) if first else queue.append(item)
+
+    def replaced(self, item: Item, link: Link, call: Call) -> None:
+        """The same call has come again, from its caller's next life: that is who will have the reply."""
+        if self.running.pop(item.call.task_id, None) is not None:
+            self.running[call.task_id] = item
+        item.link, item.call = link, call
+
     def pop(self) -> Item | None:
         """The next call that may start now; it counts as running until ``done``."""
+        if self.is_held:
+            return None
         for lane in self.lanes.values():
             if lane.queue and lane.running < lane.limit:
                 item = lane.queue.popleft()
@@ -83,7 +99,7 @@ class Mailbox:
         self.running.pop(item.call.task_id, None)
 
     def can_start(self) -> bool:
-        return any(lane.queue and lane.running < lane.limit for lane in self.lanes.values())
+        return not self.is_held and any(lane.queue and lane.running < lane.limit for lane in self.lanes.values())
 
     def is_empty(self) -> bool:
         return not self.running and not any(lane.queue for lane in self.lanes.values())

@@ -43,6 +43,7 @@ class Task:
         "overdue",
         "recipe_kept",
         "retries_left",
+        "sequence",
         "state",
         "suspect",
         "target",
@@ -73,6 +74,7 @@ class Task:
         self.cancelled = False
         self.overdue = ""  # it was cancelled because its deadline was over, in words
         self.actor_id: ActorId | None = None  # an actor's call that may be made again
+        self.sequence = -1  # the number of a call to a durable actor, the same each time that it is sent
         self.recipe_kept = 0  # living values in shared memory that this task made
 
     def inputs(self) -> Iterable[ObjectId]:

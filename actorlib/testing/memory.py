@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+from actorlib.runtime.drivers.call_log_file import Mark
 from actorlib.store import slab
 from actorlib.store.catalog import Place, Slab
 from actorlib.store.drivers.files import SPILL_HEADER, SPILL_MAGIC, TornSpill
@@ -73,16 +74,36 @@ class MemoryJournal:
         return undone
 
 
+class MemoryMarker:
+    """Notes the running call of one actor."""
+
+    def __init__(self) -> None:
+        self._mark: Mark | None = None
+
+    def read(self) -> Mark | None:
+        return self._mark
+
+    def note(self, caller: bytes, sequence: int, position: int, crashes: int) -> None:
+        self._mark = Mark(caller, sequence, position, crashes)
+
+    def clear(self) -> None:
+        self._mark = None
+
+
 class HostMemory:
     """Slabs by path, of all hosts, and the disks of the hosts."""
 
     def __init__(self) -> None:
+        self._markers: dict[str, MemoryMarker] = {}
         self.slabs: dict[str, bytearray] = {}
         self.stamps = 0
         self.disks: dict[str, Disk] = {}  # by the directory of the node
 
     def disk_of(self, path: str) -> Disk | None:
         return self.disks.get(path.partition("/")[0])
+
+    def marker(self, path: str) -> MemoryMarker:
+        return self._markers.setdefault(path, MemoryMarker())
 
     def lose(self, directory: str) -> None:
         """A machine is gone: what lay in its directory as well."""
@@ -91,6 +112,8 @@ class HostMemory:
         disk = self.disks.get(directory)
         if disk is not None:
             disk.lose(directory)
+        for path in [path for path in self._markers if path.startswith(directory)]:
+            del self._markers[path]
 
 
 class MemorySink:

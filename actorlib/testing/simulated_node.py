@@ -120,6 +120,7 @@ class SimNode:
         self.store = SimStoreService(simulation.memory, self)
         total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000}
         config: dict[str, Any] = {"host_id": self.host_id, "sys_path": [], "cwd": "", "trace_dir": None}
+        config["log_dir"] = f"{self.directory}/calls"
         others = [self.store] if self.gcs is None else [self.store, self.gcs]
         labels = {"actorlib.io/node-id": process_id.hex()}
         self.service: SimNodeService

@@ -135,6 +135,12 @@ class SimWorker(InWorld, Worker):
             look(self, item)
         super().run_call(item)
 
+    def log_directory(self) -> str:
+        return str(self.config["log_dir"])
+
+    def open_files(self, path: str) -> Any:
+        return self.simulation.memory.disk_of(path), self.simulation.memory.marker(path), "boot"
+
     def _keep_surroundings(self) -> None:
         return
 

@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import swarm
 
 from actorlib.gcs.actors import Actors
-from actorlib.gcs.checkpoints import Checkpoints
 from actorlib.gcs.drivers.service import GcsService
 from actorlib.gcs.nodes import Nodes
 from actorlib.gcs.placement_groups import PlacementGroups
 from actorlib.runtime.actor_client import ActorClients
+from actorlib.runtime.call_log import CallLog, Known
 from actorlib.runtime.completion import Completion
 from actorlib.runtime.drivers.calls import Calls
-from actorlib.runtime.drivers.checkpointing import Checkpointing
+from actorlib.runtime.drivers.durability import Durability
 from actorlib.runtime.drivers.execution import Execution
 from actorlib.runtime.drivers.process import Process
 from actorlib.runtime.mailbox import Mailbox
@@ -106,11 +106,6 @@ def _lost_calls_vanish(self: ActorClients, client: Any, update: Any, real: Any =
     real(self, client, update)
 
 
-def _oldest_checkpoint(self: Checkpoints, link: Any, message: Any, real: Any = Checkpoints.get) -> None:
-    numbers = self.numbers.get(message.actor_id)
-    real(self, link, message._replace(number=numbers[0]) if numbers else message)
-
-
 def _pop_newest(self: Mailbox, real: Any = Mailbox.pop) -> Any:
     for lane in self.lanes.values():
         lane.queue.rotate(1)
@@ -152,10 +147,20 @@ def _window_ignores_recall(self: Submitter, lease: Any, task: Any, real: Any = S
     return real(self, lease, task)
 
 
-def _reply_first(self: Checkpointing) -> None:
-    if self.is_checkpointed:
-        self._calls_since += 1
-        self._save(wait=False) if self._calls_since > 1 else None
+def _write_after(self: Durability, real: Any = Durability.write_log) -> bool:
+    """What is in the log lags behind what others have seen."""
+    late, self.late = getattr(self, "late", []), self.log.take()  # type: ignore[attr-defined, union-attr]
+    if late:
+        self.log_file.append(late)
+    return True
+
+
+def _forget_the_table(self: CallLog, rows: Any) -> None:
+    return
+
+
+def _always_new(self: CallLog, caller: bytes, sequence: int) -> Known:
+    return Known.NEW
 
 
 def _skip_items(self: Completion, message: Any, real: Any = Completion.item) -> Any:
@@ -237,8 +242,9 @@ PLANTED: dict[str, tuple[type, str, Any]] = {
     "a name is claimed twice": (Actors, "_claim", _claim_always),
     "stale incarnations are accepted": (Actors, "_current", _current_any),
     "released actors live on": (Actors, "released", nothing),
-    "the reply comes before the checkpoint": (Checkpointing, "after_call", _reply_first),
-    "the oldest checkpoint comes back": (Checkpoints, "get", _oldest_checkpoint),
+    "replies leave before the log is written": (Durability, "write_log", _write_after),
+    "a checkpoint has no table of callers": (CallLog, "load_table", _forget_the_table),
+    "calls that come again run again": (CallLog, "known", _always_new),
     "the newest call runs first": (Mailbox, "pop", _pop_newest),
     "freed objects stay on other nodes": (StoreService, "_on_freed", _freed_here_only),
     "objects are never freed": (Catalog, "freed", nothing),

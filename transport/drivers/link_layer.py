@@ -93,6 +93,7 @@ class LinkLayer:
         self.dirty: list[SocketLink] = []
         self.malformed = 0
         self.check: Callable[[], None] | None = None  # asserts invariants; called in debug mode
+        self.before_flush: Callable[[], bool] | None = None  # called before anything leaves; False holds it back
         self._clock = clock
         self._on_link_down = on_link_down
         self._dialled: dict[ProcessId, SocketLink] = {}
@@ -331,7 +332,7 @@ class LinkLayer:
 
     # -- sending -------------------------------------------------------------------------------------------------------
     def _flush(self) -> bool:
-        if not self.dirty:
+        if not self.dirty or (self.before_flush is not None and not self.before_flush()):
             return False
         dirty, self.dirty = self.dirty, []
         now = self._clock()

@@ -29,7 +29,7 @@ DEFAULT_STRATEGY = ("default",)
 class CallContext:
     """What runs now in this thread (or asyncio task): for children's depth, cancelling, and ``get_runtime_context``."""
 
-    __slots__ = ("blocked_s", "depth", "expires_at", "extra", "held", "name", "task_id", "where")
+    __slots__ = ("blocked_s", "depth", "expires_at", "extra", "held", "name", "run", "task_id", "where")
 
     def __init__(self, task_id: TaskId, name: str, depth: int, extra: dict[str, Any] | None) -> None:
         self.task_id = task_id
@@ -42,6 +42,7 @@ class CallContext:
             self.expires_at = time.monotonic() + extra["timeout_s"]
         self.held: list[ObjectId] = []  # references that came with the arguments
         self.where: Any = None
+        self.run: Any = None  # of a durable actor's call: what it learns and makes is numbered
 
 
 CURRENT: contextvars.ContextVar[CallContext | None] = contextvars.ContextVar("actorlib_call", default=None)
@@ -161,6 +162,8 @@ class Calls(Objects):
         if context is not None:
             task.depth = extra["depth"] = context.depth + 1
             extra["parent"] = context.task_id
+            if context.run is not None:
+                extra["voice"] = True
             if context.expires_at is not None:
                 left = max(0.0, context.expires_at - time.monotonic())
                 timeout_s = left if timeout_s is None else min(left, timeout_s)
@@ -256,12 +259,16 @@ class Calls(Objects):
             "max_pending_calls": options.max_pending_calls,
             "is_async": options.is_async,
             "out_of_order": options.out_of_order,
+            "durable": options.checkpoint is not None,
             "concurrency_groups": tuple(options.concurrency_groups),
             "priority": options.priority,
             "timeout_s": options.timeout_s,
             "name": options.name,
             "namespace": options.namespace or self.namespace,
         }
+        context = CURRENT.get()
+        if context is not None and context.run is not None:
+            extra["parent_actor"] = self.own_actor_id()
         return messages.ActorSpec(
             actor_id,
             self.job_id,
@@ -285,6 +292,10 @@ class Calls(Objects):
             options.checkpoint,
             extra,
         )
+
+    def own_actor_id(self) -> bytes:
+        """The actor that lives in this process; empty if none does."""
+        return b""
 
     def _hold_actor_arguments(self, task: Task) -> None:
         """An actor that may be restarted needs its arguments for as long as it lives."""
@@ -335,6 +346,8 @@ class Calls(Objects):
         if args or kwargs:
             self._pack(task, args, kwargs)
         self._inherit(task, options, extra.get("timeout_s") if options.timeout_s is None else options.timeout_s)
+        if options.readonly and extra.get("durable"):
+            task.extra = {**(task.extra or {}), "readonly": True}
         ref = handle._ref
         if ref is not None:
             task.holds = (*task.holds, ObjectId(ref._id))
@@ -362,7 +375,8 @@ class Calls(Objects):
         if client is None:
             client = self.actors.client(ActorId(handle._actor_id), handle._class_name)
         client.keeps_order = not handle._extra.get("out_of_order")
-        if task.retries_left != 0:
+        client.is_durable = bool(handle._extra.get("durable"))
+        if task.retries_left != 0 and not client.is_durable:
             task.actor_id = client.actor_id
         self.actors.submit(client, task)
 

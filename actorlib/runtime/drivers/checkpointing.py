@@ -1,133 +1,200 @@
-"""Checkpoints of actors in their plain form: the state of the last one comes back when the actor is restarted."""
+"""When a durable actor's state is saved, where to, and how it is found again."""
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from actorlib import serialization
+from actorlib import exceptions, serialization
+from actorlib.runtime import checkpoint
+from actorlib.runtime.call_log import CallLog
+from actorlib.runtime.checkpoint import Meta, Saved, TornCheckpoint
+from actorlib.runtime.drivers import actor_state, checkpoint_store
 from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.execution import Execution
-from actorlib.runtime.mailbox import Item
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.drivers.notice import notice
 from actorlib.transport.messages import ActorSpec
 
 
 class Checkpointing(Execution):
-    """How an actor's instance comes to be, and how its state is kept."""
+    """The part of a worker that saves and finds checkpoints. They are taken between calls."""
 
-    is_checkpointed = False
+    log: CallLog | None = None
     spec: ActorSpec | None
     incarnation: int
+    class_version = ""
+    epoch = 0
 
-    def construct(self, item: Item, spec: ActorSpec) -> None:
-        """Make the instance: from its newest checkpoint if it has one, else by its constructor."""
-        cls: Any = self.function_of(spec.class_id)
-        number, state = self._newest_checkpoint(spec)
-        token = CURRENT.set(self.context_for(item))
-        try:
-            if number >= 0:
-                self.instance = restore(cls, state)
-            else:
-                args, kwargs = self.load_arguments(item.call)
-                self.instance = self.interruptible(item, cls, args, kwargs)
-        finally:
-            CURRENT.reset(token)
-        options = spec.checkpoint
-        if options:
-            self.is_checkpointed = True
-            self._number = number
-            self._calls_since = 0
-            self._saved_at = time.monotonic()
-            self._options = options
-            if options.get("every_s"):
-                self._tick()
-
-    def _newest_checkpoint(self, spec: ActorSpec) -> tuple[int, Any]:
-        if not spec.checkpoint:
-            return -1, None
-        answer = self.ask(self.gcs, lambda rid: messages.CheckpointGet(rid, spec.actor_id, -1))
-        return answer.number, answer.state
-
-    def after_call(self) -> None:
-        """Between a call and its reply, on the thread that runs calls: save if it is time.
-
-        The reply waits until the checkpoint is kept, so whoever has seen it can count on the state coming back.
-        """
-        if not self.is_checkpointed:
-            return
-        self._calls_since += 1
-        every_calls, every_s = self._options.get("every_calls"), self._options.get("every_s")
-        due = every_calls is not None and self._calls_since >= every_calls
-        if not due and every_s:
-            due = time.monotonic() - self._saved_at >= every_s
-        if due:
-            try:
-                self._save(wait=True)
-            except Exception as error:
-                print(
-                    f"actorlib: no checkpoint of {self.class_name} could be made: {error!r}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                self._calls_since = 0
+    def init_checkpointing(self, options: dict[str, Any]) -> None:
+        self.checkpoint_options = options
+        self._number = 0  # of the newest checkpoint
+        self._kept: dict[int, int] = {}  # number to position
+        self._calls_since = 0
+        self._saved_at = time.monotonic()
+        self._saving = False
+        self._wanted_now = False
+        self._failed_at = -limits.checkpoint_retry_s
+        self._store_failed = ""
+        if options.get("every_s"):
+            self._tick()
 
     def _tick(self) -> None:
         """Wake the main thread from time to time, so that an idle actor's last calls are saved as well."""
-        period_s = self._options["every_s"]
-        if self._calls_since and time.monotonic() - self._saved_at >= period_s and self.mailbox_is_idle():
-            self._save(wait=False)
-        self.loop.call_later(period_s, self._tick)
+        self.loop.call_later(self.checkpoint_options["every_s"] / 2, self._tick)
 
-    def mailbox_is_idle(self) -> bool:
-        return False
+    def say(self, text: str) -> None:
+        notice(f"{self.class_name}: {text}")
 
-    def _save(self, wait: bool) -> None:
-        assert self.spec is not None
-        state = dump(self.instance)
-        self._number += 1
-        self._calls_since = 0
+    # -- saving --------------------------------------------------------------------------------------------------------
+    def checkpoint_is_due(self) -> bool:
+        """Whether the state is to be saved now (asked between calls)."""
+        log = self.log
+        if log is None or self._saving or not self._calls_since:
+            return False
+        every_calls, every_s = self.checkpoint_options.get("every_calls"), self.checkpoint_options.get("every_s")
+        due = every_calls is not None and self._calls_since >= every_calls
+        if not due and every_s:
+            due = time.monotonic() - self._saved_at >= every_s
+        if not due and not log.wants_checkpoint():
+            return False
+        return time.monotonic() - self._failed_at >= limits.checkpoint_retry_s
+
+    def save_if_due(self) -> None:
+        if self.checkpoint_is_due():
+            try:
+                self.save(wait=False)
+            except Exception as error:
+                self._not_kept(repr(error))
+
+    def _not_kept(self, reason: str) -> None:
+        """The log goes on, so nothing is lost; it is tried again after a while."""
+        self._failed_at = time.monotonic()
+        self._saving = False
+        self.say(f"no checkpoint could be kept: {reason}; its calls stay in the log, and it is tried again")
+
+    def take_snapshot(self) -> Saved:
+        assert self.log is not None
+        data, buffers, refs = actor_state.dump(self.instance)
+        size = len(data) + sum(buffer.nbytes for buffer in buffers)
+        meta = Meta(self.log.position, self.epoch, self.class_version, self.class_name, time.time(), size)
+        return Saved(meta, self.log.table(), self.objects_of(refs), data, tuple(buffers))
+
+    def objects_of(self, refs: Any) -> tuple[Any, ...]:
+        """What to keep of the references in the state."""
+        return ()
+
+    def save(self, wait: bool) -> None:
+        """Save the state as it is now. Raises CheckpointError if ``wait`` and it could not be kept."""
+        assert self.spec is not None and self.log is not None
+        saved = self.take_snapshot()
+        number, position, keep = self._number + 1, saved.meta.position, self.checkpoint_options.get("keep", 2)
+        try:
+            record = self._record_of(saved, number)
+        except OSError as error:
+            raise exceptions.CheckpointError(
+                f"the checkpoint store {self.store_url()!r} can't be written to: {error}; make room there or name "
+                "another one with Checkpoint(store=...)"
+            ) from error
+        self._number = number
+        self._calls_since, self.log.bytes_since_checkpoint = 0, 0
         self._saved_at = time.monotonic()
-        number, keep, spec, incarnation = self._number, self._options.get("keep", 2), self.spec, self.incarnation
+        actor_id, incarnation = self.spec.actor_id, self.incarnation
 
         def put(request_id: int) -> messages.CheckpointPut:
-            return messages.CheckpointPut(request_id, spec.actor_id, incarnation, number, state, keep)
+            return messages.CheckpointPut(request_id, actor_id, incarnation, number, record, keep)
 
         if wait:
-            self.ask(self.gcs, put)
-        else:
-            request_id = self.ids.request_id()
-            self._answers[request_id] = self._saved
-            self.loop.post(self.to_gcs, put(request_id))
+            self._ask_to_keep(put)
+            self._is_kept(number, position, keep)
+            return
+        self._saving = True
+        request_id = self.ids.request_id()
+        self._answers[request_id] = lambda answer: self._answered(answer, number, position, keep)
+        self.loop.post(self.to_gcs, put(request_id))
 
-    def _saved(self, answer: Any) -> None:
+    def _ask_to_keep(self, put: Any) -> None:
+        try:
+            self.ask(self.gcs, put)
+        except exceptions.ActorlibError as error:
+            raise exceptions.CheckpointError(f"the checkpoint was not kept: {error}") from error
+
+    def store_url(self) -> str:
+        """Where large checkpoints go."""
+        return self.checkpoint_options.get("store") or f"{self.log_directory()}/checkpoints"
+
+    def log_directory(self) -> str:
+        """The node's directory for call logs."""
+        raise NotImplementedError
+
+    def _record_of(self, saved: Saved, number: int) -> bytes:
+        if not self.checkpoint_options.get("store") and saved.meta.state_bytes < limits.checkpoint_in_message_bytes_max:
+            return checkpoint.pack(saved)
+        url = self.store_url()
+        store = checkpoint_store.open_store(url)
+        assert self.spec is not None
+        record, _ = checkpoint_store.write_apart(store, url, self.spec.actor_id.hex(), number, saved)
+        return record
+
+    def _answered(self, answer: Any, number: int, position: int, keep: int) -> None:
+        self._saving = False
         if type(answer) is messages.Failure:
-            notice(f"checkpoint of {self.class_name} was not kept: {answer.text}")
+            self._not_kept(answer.text)
+        else:
+            self._is_kept(number, position, keep)
+
+    def _is_kept(self, number: int, position: int, keep: int) -> None:
+        """Calls up to the oldest checkpoint that is kept need not stay in the log."""
+        self._kept[number] = position
+        while len(self._kept) > keep:
+            del self._kept[min(self._kept)]
+        self.checkpoint_kept(position, min(self._kept.values()) if len(self._kept) >= keep else -1)
+        if self.checkpoint_options.get("store"):
+            assert self.spec is not None
+            url, folder = self.store_url(), self.spec.actor_id.hex()
+            try:
+                checkpoint_store.drop_old(checkpoint_store.open_store(url), folder, list(self._kept))
+            except (OSError, TornCheckpoint) as error:
+                self.say(f"old checkpoints in {url!r} could not be removed: {error}")
+
+    def checkpoint_kept(self, position: int, covered: int) -> None:
+        """A checkpoint is durable; the log is needed only from ``covered`` on."""
 
     def checkpoint_now(self) -> None:
-        if not self.is_checkpointed:
-            raise ValueError("checkpoint_now() is for actors with the option checkpoint=...; this one has none")
-        self._save(wait=True)
+        context = CURRENT.get()
+        if self.log is None or context is None or context.run is None:
+            raise ValueError("checkpoint_now() is for methods of actors with the option checkpoint=...")
+        self._wanted_now = True
+
+    # -- finding -------------------------------------------------------------------------------------------------------
+    def checkpoints_of(self, actor_id: Any) -> Iterator[tuple[int, Saved]]:
+        """The good checkpoints of an actor, newest first. What can't be read is passed over, and named."""
+        newest = self._ask_for_checkpoint(actor_id, -1)
+        for number in sorted(newest.numbers, reverse=True):
+            answer = newest
+            if number != newest.number:
+                answer = self._ask_for_checkpoint(actor_id, number)
+            try:
+                if answer.number < 0:
+                    raise TornCheckpoint("its checksum is wrong")
+                yield number, read_checkpoint(bytes(answer.state))
+            except TornCheckpoint as error:
+                self.say(f"checkpoint {number} is torn ({error}); the one before is used")
+
+    def _ask_for_checkpoint(self, actor_id: Any, number: int) -> messages.CheckpointReply:
+        answer: messages.CheckpointReply = self.ask(
+            self.gcs, lambda request_id: messages.CheckpointGet(request_id, actor_id, number)
+        )
+        return answer
 
 
-def dump(instance: Any) -> bytes:
-    """The state of an actor: what ``__checkpoint__`` gives, else its attributes."""
-    custom = getattr(instance, "__checkpoint__", None)
-    state = custom() if custom is not None else instance.__dict__
-    serialized = serialization.serialize((custom is not None, state), in_band=True)
-    return serialized.data
+def read_checkpoint(record: bytes) -> Saved:
+    """A checkpoint from what the GCS keeps of it. Raises TornCheckpoint."""
+    if checkpoint.place_of(record) is None:
+        return checkpoint.unpack(record)
+    return checkpoint_store.read_apart(record)
 
 
-def restore(cls: Any, data: Any) -> Any:
-    """An instance in the state that ``dump`` saw; ``__init__`` is not run."""
-    was_custom, state = serialization.deserialize(data)
-    instance = cls.__new__(cls)
-    if hasattr(instance, "__restore__"):
-        instance.__restore__(state)
-    elif was_custom:
-        raise TypeError(f"{cls.__name__} has __checkpoint__ but no __restore__(self, state) to take it back")
-    else:
-        instance.__dict__.update(state)
-    return instance
+def pickled(value: Any) -> bytes:
+    return serialization.serialize(value, in_band=True).data

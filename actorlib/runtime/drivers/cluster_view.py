@@ -23,6 +23,9 @@ class ClusterView(Calls):
     address_info: dict[str, Any] = {}  # drivers have one
     runtime_env = ""
 
+    def own_actor_id(self) -> bytes:
+        return self.actor_id
+
     # -- nodes ---------------------------------------------------------------------------------------------------------
     def _views(self) -> tuple[messages.NodeView, ...]:
         answer = self.ask(self.gcs, messages.NodesList)
@@ -213,6 +216,9 @@ class ClusterView(Calls):
 
     def exit_actor(self) -> None:
         raise ValueError("exit_actor() is for the methods of an actor; this is not one")
+
+    def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return function(*args, **kwargs)
 
     def checkpoint_now(self) -> None:
         raise ValueError("checkpoint_now() is for the methods of an actor; this is not one")

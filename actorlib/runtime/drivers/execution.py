@@ -295,7 +295,6 @@ class Execution(ClusterView):
         finally:
             CURRENT.reset(token)
         took_s = time.perf_counter() - started - context.blocked_s  # what it gave back while it waited doesn't count
-        self.after_call()
         self.finish(item, context, status, values, references, took_s)
 
     def abandon(self) -> None:
@@ -307,8 +306,15 @@ class Execution(ClusterView):
         sys.stderr.flush()
         os._exit(code)
 
-    def after_call(self) -> None:
-        """Between a call and its reply."""
+    def construct(self, item: Item, spec: messages.ActorSpec) -> None:
+        """Make an actor's instance."""
+        cls: Any = self.function_of(spec.class_id)
+        token = CURRENT.set(self.context_for(item))
+        try:
+            args, kwargs = self.load_arguments(item.call)
+            self.instance = self.interruptible(item, cls, args, kwargs)
+        finally:
+            CURRENT.reset(token)
 
     def context_for(self, item: Item) -> CallContext:
         call, extra = item.call, item.call.extra
@@ -325,7 +331,7 @@ class Execution(ClusterView):
         args, kwargs = self.load_arguments(call)
         result = self.interruptible(item, function, args, kwargs)
         if inspect.iscoroutine(result):
-            result = self.interruptible(item, _run_coroutine, (result,), {})
+            result = self.interruptible(item, self.run_coroutine, (result,), {})
         if call.num_returns == STREAMING:
             return self._stream(item, result)
         return self.values_of(call, result, references)
@@ -333,6 +339,10 @@ class Execution(ClusterView):
     def interruptible(self, item: Item, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run user code where a cancel may interrupt it."""
         return function(*args, **kwargs)
+
+    def run_coroutine(self, coroutine: Any) -> Any:
+        """Run a coroutine to its end on this thread."""
+        return _run_coroutine(coroutine)
 
     # -- streaming -----------------------------------------------------------------------------------------------------
     def _stream(self, item: Item, result: Any) -> tuple[Value, ...]:
@@ -361,8 +371,12 @@ class Execution(ClusterView):
     def send_item(self, item: Item, index: int, produced: Any) -> None:
         references: list[Any] = []
         value = self.value_of(object_id(item.call.task_id, index + 1), produced, references)
+        self.item_made(item, value)
         message = messages.GeneratorItem(item.call.task_id, index, value)
         self.loop.call_soon(lambda: self._send_item(item, message, references))
+
+    def item_made(self, item: Item, value: Value) -> None:
+        """A generator has given an item."""
 
     def _send_item(self, item: Item, message: messages.GeneratorItem, references: list[Any]) -> None:
         def registered() -> None:

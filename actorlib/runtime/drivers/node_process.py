@@ -299,6 +299,8 @@ class Node:
             "trace_dir": self.trace_dir,
             "credentials": "",
             "can_grow": self.settings["can_grow"],
+            "log_dir": os.path.join(self.settings["directory"] or self.session_dir, "calls"),
+            "durable": self.settings["durable"],
         }
 
     def _install_handlers(self) -> None:

@@ -21,8 +21,8 @@ from actorlib.actor import ActorHandle
 from actorlib.engine import Slot, resource_map
 from actorlib.object_ref import ObjectRef
 from actorlib.runtime.drivers.calls import CURRENT
-from actorlib.runtime.drivers.checkpointing import Checkpointing
 from actorlib.runtime.drivers.concurrency import ThreadRunner
+from actorlib.runtime.drivers.durability import Durability
 from actorlib.runtime.drivers.execution import ExitActor
 from actorlib.runtime.drivers.surroundings import Surroundings
 from actorlib.runtime.mailbox import Item, Mailbox
@@ -42,7 +42,7 @@ SWITCH_INTERVAL_S = 0.0005
 DEVICE_VARIABLES = {"GPU": "CUDA_VISIBLE_DEVICES", "TPU": "TPU_VISIBLE_CHIPS"}
 
 
-class Worker(Checkpointing):
+class Worker(Durability):
     """One mailbox. See the module's docstring."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -51,6 +51,7 @@ class Worker(Checkpointing):
         credentials = self._load_credentials(config.get("credentials", ""))
         trace_dir = config.get("trace_dir")
         super().__init__(address, "worker", node, gcs, JobId(b""), config["host_id"], "", trace_dir, credentials)
+        self.config = config
         self.can_grow = config.get("can_grow", True)
         self.init_execution()
         self.mailbox = Mailbox()
@@ -81,6 +82,8 @@ class Worker(Checkpointing):
                 m.GeneratorConsumed: self._on_consumed,
                 m.StopWorker: self._on_stop,
                 m.DrainAndExit: self._on_drain,
+                m.CallsSettled: self._on_settled,
+                m.CallerSeen: self._on_seen,
             }
         )
 
@@ -146,6 +149,9 @@ class Worker(Checkpointing):
             reason = self.stopping or "this worker does not host that incarnation of the actor"
             link.send(messages.ActorCallsRefused(message.actor_id, ids, reason))
             return
+        if self.log is not None:
+            self.take_calls(link, message)
+            return
         for call in message.calls:
             if call.dependencies:
                 self.prefetch(call.dependencies)
@@ -160,6 +166,8 @@ class Worker(Checkpointing):
             link.send(messages.CallsReturned(tuple(ids), False))
 
     def _on_cancel_call(self, link: Link, message: messages.CancelCall) -> None:
+        if self.log is not None and self.cancel_queued(link, message):
+            return
         with self.mailbox_lock:
             item = self.mailbox.cancel(message.task_id)
             running = self.mailbox.running.get(message.task_id)
@@ -333,11 +341,14 @@ class Worker(Checkpointing):
     def _has_work(self) -> bool:
         if self.stopping is not None or self._to_create is not None or self.mailbox.can_start():
             return True
+        if self.checkpoint_is_due():
+            return True
         return self.draining and self.mailbox.is_empty() and not self._finished
 
     def _run_some(self) -> bool:
         """Run what can start. False when the actor has drained and may end."""
         mailbox, lock = self.mailbox, self.mailbox_lock
+        self.save_if_due()
         while self.stopping is None:
             with lock:
                 item = mailbox.pop()
@@ -441,6 +452,7 @@ class Worker(Checkpointing):
             self._creation_failed(item, error)
             return
         self.mailbox.become_actor(spec.max_concurrency, spec.concurrency_groups)
+        self.take_unfinished()
         extra = spec.extra or {}
         self.runner = self._make_runner(bool(extra.get("is_async")), spec)
         self.loop.post(self.node_link.send, messages.ActorCreated(spec.actor_id, creation.incarnation, self.address))

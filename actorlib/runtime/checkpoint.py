@@ -1,0 +1,118 @@
+"""A checkpoint of an actor: its state, how far it had come, and what it owed to its callers, as bytes and back.
+
+The state's large buffers (numpy arrays) lie apart from its pickle. Where the checkpoint goes to a store, each buffer is
+a *chunk* under the hash of its content, so that a buffer that did not change since the last time is not written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import msgpack
+
+from actorlib.runtime.call_log_format import plain
+
+INLINE, STORED = 1, 2
+CHECKSUM_BYTES = 16
+CHUNK_BYTES_MIN = 64 << 10
+
+
+class TornCheckpoint(Exception):
+    """Its bytes are not those that were written."""
+
+
+class Meta(NamedTuple):
+    """What can be told of a checkpoint without reading its state."""
+
+    position: int  # of the last call whose effect it has
+    epoch: int  # see ``Durability``
+    class_version: str
+    class_name: str
+    saved_at: float  # seconds since 1970
+    state_bytes: int
+
+
+class Saved(NamedTuple):
+    """A whole checkpoint."""
+
+    meta: Meta
+    table: tuple[Any, ...]  # of the call log
+    objects: tuple[Any, ...]  # of references in the state: (object id, value or None, how to make it)
+    state: bytes
+    buffers: tuple[Any, ...]
+
+
+def checksum(data: Any) -> bytes:
+    return hashlib.blake2b(data, digest_size=CHECKSUM_BYTES).digest()
+
+
+def pack(saved: Saved) -> bytes:
+    """All of it in one piece."""
+    meta, table, objects, state, buffers = saved
+    packed: bytes = msgpack.packb((INLINE, tuple(meta), table, objects, state, buffers), default=plain)
+    return packed
+
+
+def pack_apart(saved: Saved, url: str, file: str) -> tuple[bytes, bytes, dict[bytes, Any]]:
+    """What the GCS keeps, what the store keeps under ``file``, and the chunks that it refers to."""
+    chunks: dict[bytes, Any] = {}
+    parts: list[Any] = []
+    for buffer in saved.buffers:
+        if memoryview(buffer).nbytes < CHUNK_BYTES_MIN:
+            parts.append((b"", buffer))
+        else:
+            name = checksum(buffer)
+            chunks[name] = buffer
+            parts.append((name, b""))
+    body = msgpack.packb((saved.table, saved.objects, saved.state, tuple(parts)), default=plain)
+    record = msgpack.packb((STORED, tuple(saved.meta), url, file, checksum(body)))
+    return record, body, chunks
+
+
+def meta_of(record: bytes) -> Meta:
+    """What the GCS's record tells. Raises TornCheckpoint."""
+    return Meta(*_unpack(record)[1])
+
+
+def place_of(record: bytes) -> tuple[str, str, bytes] | None:
+    """(url, file, checksum) of a checkpoint that lies in a store; None if it is all here."""
+    fields = _unpack(record)
+    return None if fields[0] == INLINE else (fields[2], fields[3], fields[4])
+
+
+def unpack(record: bytes) -> Saved:
+    """A checkpoint that is all in one piece."""
+    _, meta, *rest = _unpack(record)
+    return Saved(Meta(*meta), *rest)
+
+
+def unpack_apart(record: bytes, body: bytes, read_chunk: Any) -> Saved:
+    """A checkpoint from a store. Raises TornCheckpoint where a checksum is wrong."""
+    _, meta, _, file, wanted = _unpack(record)
+    if checksum(body) != wanted:
+        raise TornCheckpoint(f"{file} is not what was written")
+    table, objects, state, parts = _unpack(body)
+    buffers = []
+    for name, data in parts:
+        if name:
+            data = read_chunk(name)
+            if checksum(data) != name:
+                raise TornCheckpoint(f"chunk {name.hex()} is not what was written")
+        buffers.append(data)
+    return Saved(Meta(*meta), table, objects, state, tuple(buffers))
+
+
+def chunks_of(body: bytes) -> list[bytes]:
+    """The names of the chunks that a checkpoint in a store refers to."""
+    return [name for name, _ in _unpack(body)[3] if name]
+
+
+def _unpack(data: bytes) -> tuple[Any, ...]:
+    try:
+        fields = msgpack.unpackb(data, use_list=False, raw=False, strict_map_key=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise TornCheckpoint(f"it can't be read: {error}") from error
+    if not isinstance(fields, tuple):
+        raise TornCheckpoint("it can't be read: not a record")
+    return fields
