@@ -74,7 +74,7 @@ class ObjectRef(Generic[T_co]):
                 future.set_result(value)
 
         def ready() -> None:
-            _settler().submit(settle)
+            aside(engine, settle)
 
         engine.when_ready(self, ready)
         return future
@@ -117,6 +117,11 @@ def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 
 _executor: concurrent.futures.ThreadPoolExecutor | None = None
+
+
+def aside(engine: Any, work: Callable[[], None]) -> None:
+    """Run what may run user code, off the loop. A simulation has a greenlet for it."""
+    _settler().submit(work)
 
 
 def _settler() -> concurrent.futures.ThreadPoolExecutor:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from actorlib.testing.fault_plans import Deviation, Fault, faults, one_fault, schedules
     from actorlib.testing.histories import History, Operation, Verdict, history
     from actorlib.testing.machine import ActorMachine
+    from actorlib.testing.refusals import NotSimulated
     from actorlib.testing.simulation import Simulation, Stuck, simulate
 
 _HOME = {
@@ -23,6 +24,7 @@ _HOME = {
     "Operation": "histories",
     "Simulation": "simulation",
     "Stuck": "simulation",
+    "NotSimulated": "refusals",
     "Verdict": "histories",
     "faults": "fault_plans",
     "history": "histories",
@@ -43,6 +45,7 @@ __all__ = [
     "Deviation",
     "Fault",
     "History",
+    "NotSimulated",
     "Operation",
     "Simulation",
     "Stuck",

@@ -11,6 +11,7 @@ import greenlet
 from actorlib.runtime.drivers.async_actor import AsyncRunner
 from actorlib.runtime.drivers.execution import ExitActor
 from actorlib.runtime.mailbox import Item
+from actorlib.testing.refusals import WAITS, refuse
 
 
 class GreenletRunner:
@@ -58,7 +59,7 @@ class VirtualSelector(selectors.BaseSelector):
         self._woken = False
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
-        return selectors.SelectorKey(fileobj, 0, events, data)
+        refuse("asyncio's add_reader() or add_writer()", WAITS)
 
     def unregister(self, fileobj: Any) -> Any:
         return selectors.SelectorKey(fileobj, 0, 0, None)
@@ -78,12 +79,7 @@ class VirtualSelector(selectors.BaseSelector):
             return []
         self._waiting = greenlet.getcurrent()
         timer = self._world.schedule(timeout, self.wake) if timeout is not None else None
-        running = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
-        try:
-            self._world.wait()
-        finally:
-            asyncio._set_running_loop(running)
+        self._world.wait(timed=timer is not None)
         if timer is not None:
             timer.cancel()
         self._woken = False
@@ -122,7 +118,7 @@ class VirtualAsyncRunner(AsyncRunner):
         self._worker = worker
         self._tasks = {}
         self._loop = VirtualLoop(worker.simulation.world)
-        worker.simulation.event_loops.append(self._loop)
+        worker.simulation.world.event_loops.append(self._loop)
         self._greenlet = worker.simulation.world.spawn(worker, self._serve)
 
     def _serve(self) -> None:

@@ -24,12 +24,13 @@ from actorlib.runtime.drivers.cluster_view import ClusterView
 from actorlib.runtime.drivers.worker import Worker
 from actorlib.runtime.mailbox import Item
 from actorlib.runtime.task import Task
-from actorlib.testing.clocks import virtual_time
+from actorlib.testing.clocks import virtual_surroundings
 from actorlib.testing.fault_plans import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryJournal, MemoryStoreClient
 from actorlib.testing.oracles import Violation, all_oracles
 from actorlib.testing.simulated_gcs import SimGcs
 from actorlib.testing.simulated_node import STORE_BYTES, SimNode
+from actorlib.testing.wait_graph import wait_graph
 from actorlib.transport import messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ObjectId, ProcessId, new_process_id
 from actorlib.transport.link import Address
@@ -91,6 +92,14 @@ class InWorld:
             for look in self.simulation.watch.raised:
                 look(error)
             raise
+
+    def drive(self, until: Callable[[], bool], timeout: float | None, refs: Any) -> bool:
+        me = greenlet.getcurrent()
+        self.simulation.waiting[me] = refs
+        try:
+            return super().drive(until, timeout, refs)  # type: ignore[misc, no-any-return]
+        finally:
+            self.simulation.waiting.pop(me, None)
 
     def os_pid(self) -> int:
         return self.simulation.pid_of(self)
@@ -198,10 +207,11 @@ class Simulation:
         self.workers: dict[ProcessId, tuple[SimNode, SimWorker]] = {}
         self.ended: dict[str, int] = {}
         self._next_pid = 1000
-        self.event_loops: list[Any] = []  # of async actors; closed when the world ends
+        self.waiting: dict[Any, Any] = {}  # greenlets that wait for references, and for which
         self._graveyard: list[Any] = []
         self.violations: list[Violation] = []
         self.world.on_switch = self._switched
+        self.world.tell_waits = lambda: wait_graph(self)
         self.world.holds = self._holds
         self.num_cpus = num_cpus
         self.nodes: list[SimNode] = []
@@ -455,9 +465,9 @@ class Simulation:
         self.workers.clear()
         self.world.end(self._graveyard)
         self._graveyard.clear()
-        for loop in self.event_loops:
+        for loop in self.world.event_loops:
             loop.close()
-        self.event_loops.clear()
+        self.world.event_loops.clear()
 
 
 @contextlib.contextmanager
@@ -498,13 +508,15 @@ def simulate(
         Stuck: somebody waits for what will never happen.
         RuntimeError: a session runs already.
     """
+    if type(seed) is not int:
+        raise TypeError(f"seed must be an integer, not {seed!r}")
     if _engine.Slot.engine is not None:
         raise RuntimeError("a session runs already in this process: call actorlib.shutdown() first")
     simulation = Simulation(seed, nodes, num_cpus, memory_bytes, own_gcs)
     world = simulation.world
     world.adopt_main(simulation.driver)
     was_closed = _engine.Slot.closed
-    with virtual_time(world), collection_by_hand():
+    with virtual_surroundings(world), collection_by_hand():
         _engine.Slot.engine, _engine.Slot.closed = simulation.driver, False
         try:
             simulation.driver.join()

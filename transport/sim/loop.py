@@ -173,7 +173,7 @@ class SimLoop(LinkLayer):
         timer = self.world.schedule(timeout_s, time_is_over) if timeout_s is not None else None
         self._be_due()
         try:
-            self.world.wait()
+            self.world.wait(timed=timer is not None)
         finally:
             if timer is not None:
                 timer.cancel()

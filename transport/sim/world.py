@@ -24,10 +24,23 @@ EPOCH_S = 1_700_000_000.0  # what the wall clock adds
 CLOCK_READ_COSTS_S = 1e-6
 TRACE_LINES_MAX = 20_000
 TASK_ID_BYTES = 16
+NO_PROGRESS_S = 3_600.0  # simulated; who waits for longer without anybody getting on waits for what never comes
+WAIT_MAX_S = 100_000.0  # simulated; even where others go round and round meanwhile
+LOOK_EVERY_EVENTS = 256
 
 
 class Stuck(AssertionError):
     """Somebody waits and nothing will ever happen."""
+
+
+class Together:
+    """Stands in for what else a greenlet may carry along: nothing."""
+
+    def take(self) -> Any:
+        return None
+
+    def put(self, kept: Any) -> None:
+        return
 
 
 class RecordedRandom(random.Random):
@@ -90,6 +103,12 @@ class World:
         self._digest = hashlib.blake2b(digest_size=16)
         self._hub = greenlet.greenlet(self._serve, parent=self.main)
         self._owners: dict[Any, Any] = {}
+        self.locals: Any = Together()  # takes out, and puts back, what belongs to whoever runs
+        self.threads: Any = None  # the virtual threads of user code
+        self.event_loops: list[Any] = []  # of user code; closed when the world ends
+        self.waits: dict[Any, tuple[Any, bool, float]] = {}  # who waits: for what, whether with a limit, since when
+        self.tell_waits: Callable[[], str] = lambda: ""  # the wait-for graph, in words
+        self.progress_at = START_S
 
     # -- time ----------------------------------------------------------------------------------------------------------
     def now(self) -> float:
@@ -179,22 +198,38 @@ class World:
         owner = self._owners.get(waiting)
         if self.holds(owner, lambda: self.resume(waiting, *thrown)):
             return
+        self.progress_at = self.time
+        ours = self.locals.take()
         self.on_switch(owner)
         if thrown:
             waiting.throw(*thrown)
         else:
             waiting.switch()
         self.on_switch(None)
+        self.locals.take()  # of one that has ended
+        self.locals.put(ours)
         if waiting.dead:
             self._owners.pop(waiting, None)
 
-    def wait(self) -> None:
-        """Give way to the hub until somebody resumes this greenlet."""
-        if greenlet.getcurrent() is self._hub:
+    def wait(self, why: str = "", timed: bool = False) -> None:
+        """Give way to the hub until somebody resumes this greenlet.
+
+        Args:
+            why: what it waits for, in words; empty where that is nobody's concern.
+            timed: whether it will be resumed when some time has passed, whatever happens.
+        """
+        me = greenlet.getcurrent()
+        if me is self._hub:
             raise RuntimeError("a handler must not wait; this is a bug in actorlib")
         if self.is_over:
             raise greenlet.GreenletExit
-        self._hub.switch()
+        self.waits[me] = (why, timed, self.time)
+        mine = self.locals.take()
+        try:
+            self._hub.switch()
+        finally:
+            self.locals.put(mine)
+            self.waits.pop(me, None)
         if self.failure is not None and not self.is_over:
             raise self.failure
 
@@ -202,7 +237,7 @@ class World:
         me = greenlet.getcurrent()
         timer = self.schedule(seconds, lambda: self.resume(me))
         try:
-            self.wait()
+            self.wait("sleeps", timed=True)
         finally:
             timer.cancel()
 
@@ -218,6 +253,7 @@ class World:
         mine = [one for one, whose in self._owners.items() if whose is owner and one is not self.main]
         for one in mine:
             del self._owners[one]
+            self.waits.pop(one, None)
         return mine
 
     def end(self, left: list[Any]) -> None:
@@ -247,12 +283,23 @@ class World:
             callback = None
             while callback is None:
                 if not self._heap:
-                    raise Stuck("nothing is left to happen, and somebody still waits")
+                    raise Stuck(f"nothing is left to happen, and somebody still waits{self.tell_waits()}")
                 at, _, timer = heapq.heappop(self._heap)
                 callback = timer.callback
             self.time = max(self.time, at)
             self.events += 1
+            if not self.events % LOOK_EVERY_EVENTS:
+                self._look_for_progress()
             callback()
+
+    def _look_for_progress(self) -> None:
+        """Timers of the machinery go on for ever; user code that has not moved for so long never will."""
+        still_s = self.time - self.progress_at
+        if still_s > NO_PROGRESS_S and not any(timed for _, timed, _ in self.waits.values()):
+            raise Stuck(f"nobody has got on for {still_s:.0f} simulated seconds{self.tell_waits()}")
+        _, timed, since = self.waits.get(self.main, ("", True, 0.0))
+        if not timed and self.time - since > WAIT_MAX_S:
+            raise Stuck(f"the driver has waited for {self.time - since:.0f} simulated seconds{self.tell_waits()}")
 
 
 def tell(record: Record) -> str:
