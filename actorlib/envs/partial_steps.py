@@ -45,7 +45,7 @@ class PartialSteps(VectorEnv):
     _was_reset: bool
     _keepers: list[Keeper]
     _keeper_of: dict[int, int]
-    _busy: dict[int, None]
+    _busy: dict[int, Reply | None]
     _slots: list[int]
     _board: Board
     _objects: list[Any]
@@ -143,10 +143,13 @@ class PartialSteps(VectorEnv):
             raise ValueError(f"min_envs={min_envs}, but {sent} environments have a step under way; send() some first")
         ready = sorted(self._first_ready(min_envs, timeout))
         for index in ready:
-            del self._busy[index]
+            if self._busy[index] is None:
+                del self._busy[index]  # if it raises, its step is over; the results of the others can still be had
+                self._busy[index] = self._keepers[index].finish()
         infos: dict[str, Any] = {}
         for index in ready:
-            reply = self._keepers[index].finish()
+            reply = self._busy.pop(index)
+            assert reply is not None
             if reply.infos is not None or reply.observations is not None:
                 infos = self._laid_down(index, reply, infos)
         return self._received(ready, infos)
@@ -156,7 +159,7 @@ class PartialSteps(VectorEnv):
         by_fd, ready, count = {}, [], 0
         for index in self._busy:
             keeper = self._keepers[index]
-            if keeper.is_ready():
+            if keeper.is_ready() or self._busy[index] is not None:
                 ready.append(index)
                 count += keeper.count
             else:

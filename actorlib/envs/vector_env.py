@@ -99,33 +99,28 @@ class HostedVectorEnv(PartialSteps):
 
     def _take_spaces(self, observation_spaces: list[Any], action_spaces: list[Any]) -> None:
         mode = self.observation_mode
-        self.single_action_space = action_spaces[0]
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        if isinstance(mode, tuple):
-            self.observation_space, self.single_observation_space = mode
-        elif mode == "same":
-            self.single_observation_space = observation_spaces[0]
-            self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        else:
-            self.single_observation_space = observation_spaces[0]
-            self.observation_space = batch_differing_spaces(observation_spaces)
+        single = mode[1] if isinstance(mode, tuple) else observation_spaces[0]
         for index, (observed, acted) in enumerate(zip(observation_spaces, action_spaces, strict=True)):
-            fits = (
-                observed == self.single_observation_space
-                if mode == "same"
-                else is_space_dtype_shape_equiv(observed, self.single_observation_space)
-            )
+            fits = observed == single if mode == "same" else is_space_dtype_shape_equiv(observed, single)
             if not fits:
                 raise EnvironmentSpacesError(
-                    f"environment {index} has the observation space {observed}, which does not fit "
-                    f"{self.single_observation_space}. Environments of one shape and type whose bounds differ go "
-                    'together with observation_mode="different"; others need a wrapper, or a vector environment each'
+                    f"environment {index} has the observation space {observed}, which does not fit {single}. "
+                    "Environments of one shape and type whose bounds differ go together with observation_mode="
+                    '"different"; others need a wrapper, or a vector environment each'
                 )
-            if acted != self.single_action_space:
+            if acted != action_spaces[0]:
                 raise EnvironmentSpacesError(
-                    f"environment {index} has the action space {acted}, the first one {self.single_action_space}; "
+                    f"environment {index} has the action space {acted}, the first one {action_spaces[0]}; "
                     "all must have the same: wrap those that differ, or make a vector environment for each kind"
                 )
+        self.single_action_space, self.single_observation_space = action_spaces[0], single
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        if isinstance(mode, tuple):
+            self.observation_space = mode[0]
+        elif mode == "same":
+            self.observation_space = batch_space(single, self.num_envs)
+        else:
+            self.observation_space = batch_differing_spaces(observation_spaces)
 
     def _share(self) -> None:
         """One block of memory for all; hosts elsewhere send what they have, and it is laid down here."""
@@ -142,7 +137,7 @@ class HostedVectorEnv(PartialSteps):
         self._objects: list[Any] = [None] * count
         self._fast = self._board.actions is not None and all(keeper.shares_memory for keeper in self._keepers)
         self._slots = [0] * len(self._keepers)
-        self._busy: dict[int, None] = {}  # keepers with an answer to come, in the order sent
+        self._busy: dict[int, Reply | None] = {}  # keepers with a result to take, None until it was received
         self._infos: dict[str, Any] = {}
         self._keeper_of = {keeper.begin: index for index, keeper in enumerate(self._keepers)}
 
