@@ -30,6 +30,7 @@ from actorlib.object_ref import ObjectRef, ObjectRefGenerator
 from actorlib.options import Checkpoint
 from actorlib.remote_function import RemoteFunction
 from actorlib.runtime_context import get_gpu_ids, get_runtime_context
+from actorlib.supervision import Child, DeadLetter, Down, Supervisor, branch, link, monitor, on_dead_letter
 from actorlib.transport.ids import ActorID, JobID, NodeID, ObjectID, PlacementGroupID, TaskID, WorkerID
 
 __version__ = "0.1.0"
@@ -47,6 +48,9 @@ __all__ = [
     "ActorHandle",
     "ActorID",
     "Checkpoint",
+    "Child",
+    "DeadLetter",
+    "Down",
     "JobID",
     "NodeID",
     "ObjectID",
@@ -54,12 +58,14 @@ __all__ = [
     "ObjectRefGenerator",
     "PlacementGroupID",
     "RemoteFunction",
+    "Supervisor",
     "TaskID",
     "WorkerID",
     "__version__",
     "actor",
     "as_completed",
     "available_resources",
+    "branch",
     "cancel",
     "checkpoint_now",
     "cluster_resources",
@@ -73,8 +79,11 @@ __all__ = [
     "init",
     "is_initialized",
     "kill",
+    "link",
     "method",
+    "monitor",
     "nodes",
+    "on_dead_letter",
     "put",
     "record",
     "remote",

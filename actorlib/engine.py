@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from actorlib.transport.ids import ActorId, GroupId, ObjectId
 from actorlib.transport.link import Address
@@ -93,6 +93,33 @@ class MethodOptions:
     readonly: bool = False  # the state is only looked at: a durable actor does not log the call
 
 
+class Down(NamedTuple):
+    """That an actor is dead, and why: what a monitor gives.
+
+    ``kind`` is one of: exited, released (no handle was left), killed, crashed, failed (its constructor raised, or it
+    gave up), unplaceable, ownerless, linked. ``normal`` is True for the first two. The last three fields are of its
+    process, as far as they are known.
+    """
+
+    actor_id: str
+    class_name: str
+    kind: str
+    reason: str
+    normal: bool
+    pid: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+class DeadLetter(NamedTuple):
+    """A call that never reached its actor, since that is dead."""
+
+    actor_id: str
+    class_name: str
+    method: str
+    reason: str
+
+
 class Engine(Protocol):
     """What a runtime does for the API layer."""
 
@@ -168,6 +195,19 @@ class Engine(Protocol):
 
     def why_pending(self, ref: ObjectRef[Any]) -> str:
         """One sentence: what the ref waits for."""
+
+    # -- supervision
+    def monitor(self, handle: ActorHandle[Any]) -> ObjectRef[Down]:
+        """Resolves when the actor is dead for good. It does not keep the actor alive."""
+
+    def link_actors(self, first: ActorHandle[Any], second: ActorHandle[Any]) -> None:
+        """An end of one that is not normal is the end of the other. Raises ValueError for actors that are unknown."""
+
+    def listen_to_dead_letters(self, listener: Callable[[DeadLetter], None]) -> Callable[[], None]:
+        """Tell ``listener`` of each call of this process that never reached its actor. Gives what ends that."""
+
+    def fail_actor(self, error: Exception) -> NoReturn:
+        """End the current actor for good, as failed; who calls it gets ``error``. ValueError outside of one."""
 
     # -- cluster
     def nodes(self) -> list[dict[str, Any]]:

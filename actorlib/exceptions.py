@@ -117,6 +117,18 @@ class ActorUnavailableError(ActorError):
     """The actor lost the call and is being restarted."""
 
 
+class SupervisorFailedError(ActorDiedError):
+    """A supervisor could not start its children, or gave up."""
+
+
+class RestartIntensityError(SupervisorFailedError):
+    """A supervisor's children ended more often than its intensity allows; the text names the last ends."""
+
+
+class ChildNotRunningError(ActorError):
+    """A supervisor's child does not run: it has ended and is not started again, or is just being started."""
+
+
 class ActorUnschedulableError(ActorError):
     """No node can host the actor."""
 

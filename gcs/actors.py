@@ -4,12 +4,16 @@ States: PENDING (to be placed), ALIVE, RESTARTING (its worker was lost, to be pl
 counts starts from 0; what speaks of another incarnation than the current one is stale and ignored, so nothing that an
 old worker does can reach the record.
 
+Linked actors end together: when one is DEAD for another reason than that it wanted to or was let go, so are those that
+it is linked with, and those that they are.
+
 Names are unique in a namespace among actors that are not DEAD; claiming a name and creating the record is one step.
 """
 
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +21,7 @@ from actorlib.gcs.journal import Port, Stories
 from actorlib.transport import codec, limits, messages
 from actorlib.transport.ids import ActorId, GroupId, JobId, NodeId, ProcessId
 from actorlib.transport.link import NOWHERE, Address, Link
-from actorlib.transport.messages import ActorSpec, ActorUpdate, Death
+from actorlib.transport.messages import ActorEnd, ActorSpec, ActorUpdate, Death
 
 TABLE = "actors"
 
@@ -46,9 +50,11 @@ class Actor:
 
     __slots__ = (
         "death",
+        "end",
         "error",
         "hops",
         "incarnation",
+        "links",
         "node",
         "reason",
         "released",
@@ -69,6 +75,8 @@ class Actor:
         self.reason = "waiting to be placed"
         self.death: Death | None = None
         self.error: Any = None
+        self.end = ""
+        self.links: dict[ActorId, None] = {}
         self.released = False
         self.hops = 0
         self.subscribers: dict[ProcessId, Link] = {}
@@ -84,6 +92,7 @@ class Actor:
             self.death,
             self.error,
             left,
+            self.end,
         )
 
 
@@ -105,16 +114,19 @@ class Actors:
         self.names: dict[tuple[str, str], ActorId] = {}
         self._dead: dict[ActorId, None] = {}
         self._homeless: dict[ActorId, None] = {}
+        self._ending: deque[Actor] = deque()
         self.stories = Stories()
 
     # -- records -------------------------------------------------------------------------------------------------------
     def load(self, _key: bytes, value: bytes) -> None:
-        registered, update = codec.decode_batch(value)
+        registered, update, *links = codec.decode_batch(value)
         actor = Actor(registered.spec)
         actor.state = ActorState(update.state)
         actor.incarnation, actor.reason = update.incarnation, update.reason
         actor.death, actor.error, actor.worker = update.death, update.error, update.worker
         actor.node = update.worker.node_id or None
+        actor.end = update.end
+        actor.links = dict.fromkeys(links[0].others) if links else {}
         if update.restarts_left >= 0:
             actor.restarts = actor.spec.max_restarts - update.restarts_left
         self.actors[actor.spec.actor_id] = actor
@@ -127,8 +139,10 @@ class Actors:
             self._homeless[actor.spec.actor_id] = None
 
     def _persist(self, actor: Actor) -> None:
-        record = codec.encode_batch([messages.ActorRegister(0, actor.spec, False), actor.update()])
-        self._port.persist(TABLE, actor.spec.actor_id, record[0])
+        record: list[Any] = [messages.ActorRegister(0, actor.spec, False), actor.update()]
+        if actor.links:
+            record.append(messages.ActorLinks(tuple(actor.links)))
+        self._port.persist(TABLE, actor.spec.actor_id, codec.encode_batch(record)[0])
 
     def _changed(self, actor: Actor) -> None:
         self._persist(actor)
@@ -220,7 +234,7 @@ class Actors:
                 return
             node_id = found
             if node_id is None:
-                self._die(actor, "its placement group was removed", None)
+                self._die(actor, "its placement group was removed", None, ActorEnd.UNPLACEABLE)
                 return
         if node_id is None:
             node_id = self._place(actor.spec.owner)
@@ -270,7 +284,7 @@ class Actors:
             actor.reason = messages.INFEASIBLE + message.reason.removeprefix(messages.INFEASIBLE)
             if not self._can_grow:
                 self._stop(actor, True, actor.reason)
-                self._die(actor, actor.reason, None)
+                self._die(actor, actor.reason, None, ActorEnd.UNPLACEABLE)
                 return
         for link in actor.subscribers.values():
             self._port.send(link, actor.update())
@@ -286,7 +300,15 @@ class Actors:
         if actor is not None and actor.state is not ActorState.ALIVE:
             actor.error = message.error
             self._stop(actor, True, message.reason)
-            self._die(actor, message.reason, None)
+            self._die(actor, message.reason, None, ActorEnd.FAILED)
+
+    def gives_up(self, link: Link, message: messages.ActorGivesUp) -> None:
+        actor = self._current(message.actor_id, message.incarnation)
+        if actor is not None:
+            actor.error = message.error
+            self._stop(actor, True, message.reason)
+            self._die(actor, message.reason, None, ActorEnd.FAILED)
+        self._port.send(link, messages.Done(message.request_id))
 
     # -- ending --------------------------------------------------------------------------------------------------------
     def exited(self, _: Link | None, message: messages.ActorExited) -> None:
@@ -297,12 +319,13 @@ class Actors:
     def _exited(self, actor: Actor, intended: bool, death: Death) -> None:
         limit = actor.spec.max_restarts
         if intended or actor.released:
-            self._die(actor, actor.reason or death.text, None if intended and not death.text else death)
+            end = ActorEnd.RELEASED if actor.released else ActorEnd.EXITED
+            self._die(actor, actor.reason or death.text, None if intended and not death.text else death, end)
         elif limit < 0 or actor.restarts < limit:
             self._restart(actor, death)
         else:
             tried = "" if limit == 0 else f" (restarted {actor.restarts} times, max_restarts={limit})"
-            self._die(actor, f"its process ended{tried}", death)
+            self._die(actor, f"its process ended{tried}", death, ActorEnd.CRASHED)
 
     def _restart(self, actor: Actor, death: Death) -> None:
         actor.restarts += 1
@@ -313,9 +336,10 @@ class Actors:
         self._changed(actor)
         self._start(actor)
 
-    def _die(self, actor: Actor, reason: str, death: Death | None) -> None:
+    def _die(self, actor: Actor, reason: str, death: Death | None, end: str) -> None:
         self._move(actor, ActorState.DEAD, reason)
         actor.death = death
+        actor.end = end
         actor.worker = NOWHERE
         if actor.spec.name and self.names.get((actor.spec.namespace, actor.spec.name)) == actor.spec.actor_id:
             del self.names[actor.spec.namespace, actor.spec.name]
@@ -333,6 +357,42 @@ class Actors:
             lambda a: (a.spec.extra or {}).get("parent_actor") == parent_id and not a.spec.detached,
             f"the durable actor that made it is gone ({reason})",
         )
+        if end not in ActorEnd.NORMAL:
+            self._end_linked(actor)
+
+    def _end_linked(self, actor: Actor) -> None:
+        """Those that this one is linked with; they queue up here, since a chain of links may be long."""
+        self._ending.append(actor)
+        if len(self._ending) == 1:
+            while self._ending:
+                self._end_neighbours(self._ending[0])
+                self._ending.popleft()
+
+    def _end_neighbours(self, actor: Actor) -> None:
+        how = f"{actor.reason}: {actor.death.text}" if actor.death is not None else actor.reason
+        reason = f"it was linked with {actor.spec.class_name} ({actor.spec.actor_id.hex()}), which is dead: {how}"
+        for actor_id in actor.links:
+            other = self.actors.get(actor_id)
+            if other is not None and other.state is not ActorState.DEAD:
+                self._stop(other, True, reason)
+                self._die(other, reason, None, ActorEnd.LINKED)
+
+    def link(self, link: Link, message: messages.ActorLink) -> None:
+        """Tie two actors together. One that is dead already takes the other with it, unless its end was normal."""
+        first, second = self.actors.get(message.first), self.actors.get(message.second)
+        if first is None or second is None or first is second:
+            text = "an actor can't be linked with itself" if first is second and first else "no such actor is known"
+            self._port.send(link, messages.Failure(message.request_id, "ValueError", f"link(): {text}"))
+            return
+        for actor, other in ((first, second), (second, first)):
+            if actor.state is not ActorState.DEAD and other.spec.actor_id not in actor.links:
+                actor.links[other.spec.actor_id] = None
+                self._persist(actor)
+        for actor, other in ((first, second), (second, first)):
+            if actor.state is ActorState.DEAD and actor.end not in ActorEnd.NORMAL:
+                actor.links[other.spec.actor_id] = None
+                self._end_linked(actor)
+        self._port.send(link, messages.Done(message.request_id))
 
     def _stop(self, actor: Actor, kill: bool, reason: str) -> None:
         if actor.node is not None:
@@ -344,7 +404,7 @@ class Actors:
         if actor is not None and actor.state is not ActorState.DEAD:
             self._stop(actor, True, "killed with kill()")
             if message.no_restart or actor.restarts >= actor.spec.max_restarts >= 0:
-                self._die(actor, "it was killed with kill(handle)", None)
+                self._die(actor, "it was killed with kill(handle)", None, ActorEnd.KILLED)
             else:
                 death = Death(
                     actor.worker.process_id,
@@ -374,7 +434,7 @@ class Actors:
         for actor in list(self.actors.values()):
             if actor.state is not ActorState.DEAD and condition(actor):
                 self._stop(actor, True, reason)
-                self._die(actor, reason, None)
+                self._die(actor, reason, None, ActorEnd.OWNERLESS)
 
     def job_ended(self, job_id: JobId) -> None:
         self.end_where(lambda a: a.spec.job_id == job_id and not a.spec.detached, "its job has ended")

@@ -698,7 +698,7 @@ class ActorSubscribe(NamedTuple):
 
 class ActorUpdate(NamedTuple):
     """GCS -> subscribers. ``state``: PENDING, ALIVE, RESTARTING, DEAD. ``error`` is a VALUE_ERROR of the constructor's
-    exception, or None."""
+    exception, or of what it failed with, or None."""
 
     actor_id: ActorId
     incarnation: int
@@ -708,6 +708,45 @@ class ActorUpdate(NamedTuple):
     death: Death | None
     error: Value
     restarts_left: int  # -1 infinite
+    end: str = ""  # of one that is DEAD: an ``ActorEnd``
+
+
+class ActorEnd:
+    """How an actor ended. After an end that is not normal those that are linked with it end, too."""
+
+    EXITED = "exited"  # exit_actor(), or a drain
+    RELEASED = "released"  # no handle was left
+    KILLED = "killed"  # kill(handle)
+    CRASHED = "crashed"  # its process died, and it may not start again
+    FAILED = "failed"  # its constructor raised, or it gave up
+    UNPLACEABLE = "unplaceable"
+    OWNERLESS = "ownerless"  # its owner or its job is gone
+    LINKED = "linked"  # one that it was linked with ended so
+    NORMAL = (EXITED, RELEASED)
+
+
+class ActorLink(NamedTuple):
+    """-> GCS; answered by Done or Failure (ValueError). An end of one that is not normal is the end of the other."""
+
+    request_id: int
+    first: ActorId
+    second: ActorId
+
+
+class ActorLinks(NamedTuple):
+    """Part of an actor's record in the GCS: those that it is linked with."""
+
+    others: tuple[ActorId, ...]
+
+
+class ActorGivesUp(NamedTuple):
+    """worker -> GCS; answered by Done. The actor fails for good, with ``error`` (a VALUE_ERROR) for all who call it."""
+
+    request_id: int
+    actor_id: ActorId
+    incarnation: int
+    reason: str
+    error: Value
 
 
 class ActorFind(NamedTuple):
@@ -1110,6 +1149,9 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (145, ActorExited, _D.TO_GCS),
     (146, StopActor, _D.GCS_TO_NODE),
     (147, DrainAndExit, _D.NODE_TO_PROCESS),
+    (220, ActorLink, _D.TO_GCS),
+    (221, ActorLinks, _D.TO_GCS),
+    (222, ActorGivesUp, _D.TO_GCS),
     (150, CheckpointPut, _D.TO_GCS),
     (151, CheckpointGet, _D.TO_GCS),
     (152, CheckpointReply, _D.FROM_GCS),

@@ -46,12 +46,16 @@ class Port(Protocol):
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
 
+    def dead_letter(self, update: ActorUpdate, label: str, task: Task) -> None:
+        """A call never reached its actor, which is dead."""
+
 
 class ActorClient(Target):
     """One actor, as its callers in this process see it."""
 
     __slots__ = (
         "actor_id",
+        "ends",
         "incarnation",
         "is_durable",
         "keeps_order",
@@ -83,6 +87,7 @@ class ActorClient(Target):
         self.keeps_order = True  # else a call whose arguments are there passes those that wait for theirs
         self.reason = "the actor is being created"
         self.last_update: ActorUpdate | None = None
+        self.ends: list[Callable[[ActorUpdate], None]] = []  # to be called once it is dead for good
 
     def pending_count(self) -> int:
         return len(self.queue) + len(self.in_flight)
@@ -127,6 +132,7 @@ class ActorClients:
     def submit(self, client: ActorClient, task: Task) -> None:
         if client.state == "DEAD":
             assert client.last_update is not None
+            self._port.dead_letter(client.last_update, client.label, task)
             self._completion.fail(task, self._port.actor_error(client.last_update, client.label, None))
             return
         task.state = TaskState.READY
@@ -269,6 +275,9 @@ class ActorClients:
             self._lost(client, update)
             client.state = "DEAD"
             self._fail_all(client, update)
+            ends, client.ends = client.ends, []
+            for callback in ends:
+                callback(update)
         elif update.state == "RESTARTING":
             self._lost(client, update)
             client.state = "RESTARTING"
@@ -320,7 +329,16 @@ class ActorClients:
         queue, client.queue = client.queue, deque()
         for task in queue:
             if not task.cancelled:
+                self._port.dead_letter(update, client.label, task)
                 self._completion.fail(task, self._port.actor_error(update, client.label, None))
+
+    def when_dead(self, client: ActorClient, callback: Callable[[ActorUpdate], None]) -> None:
+        """Call ``callback`` once, when the actor is dead for good; at once if it is."""
+        if client.state == "DEAD":
+            assert client.last_update is not None
+            callback(client.last_update)
+        else:
+            client.ends.append(callback)
 
     # -- durable actors ------------------------------------------------------------------------------------------------
     def _note_seen(self, client: ActorClient, results: tuple[messages.CallResult, ...]) -> None:

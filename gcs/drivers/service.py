@@ -68,6 +68,8 @@ class GcsService:
             m.ActorFind: actors.find,
             m.ActorList: actors.list_all,
             m.ActorKill: actors.kill,
+            m.ActorLink: actors.link,
+            m.ActorGivesUp: actors.gives_up,
             m.ActorReleased: actors.released,
             m.ActorCreated: actors.created,
             m.ActorFailed: actors.failed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from actorlib.gcs.actors import Actors, ActorState, IllegalMove
@@ -366,3 +368,68 @@ def test_names_are_listed_by_namespace_or_all(world):
         m.ActorNames(5, (("space", "one"),)),
         m.ActorNames(6, (("space", "one"), ("elsewhere", "two"))),
     ]
+
+
+# -- links and ends ----------------------------------------------------------------------------------------------------
+def linked(world, *pairs):
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        world.register(id=name)
+        world.created(name)
+    for first, second in pairs:
+        world.actors.link(world.link, m.ActorLink(9, world.make.id(first), world.make.id(second)))
+        assert world.link.take() == [m.Done(9)]
+
+
+def test_a_crash_ends_all_that_are_linked_with_it_and_says_why(world):
+    linked(world, ("a", "b"), ("b", "c"))
+    world.orders()
+    world.exited("a")
+    assert [world[name].state for name in "abc"] == [ActorState.DEAD] * 3
+    assert [world[name].end for name in "abc"] == [m.ActorEnd.CRASHED, m.ActorEnd.LINKED, m.ActorEnd.LINKED]
+    assert "killed by SIGSEGV" in world["b"].reason and world.make.id("b").hex() in world["c"].reason
+    stops = world.orders()
+    assert [(order.actor_id, order.kill) for order in stops] == [(world.make.id("b"), True), (world.make.id("c"), True)]
+
+
+def test_a_normal_end_leaves_linked_actors_alone(world):
+    linked(world, ("a", "b"))
+    world.exited("a", intended=True, text="")
+    assert world["a"].end == m.ActorEnd.EXITED and world["b"].state is ActorState.ALIVE
+
+
+def test_a_link_with_itself_or_with_nobody_is_refused(world):
+    world.register(id="a")
+    for second in ("a", "nobody"):
+        world.actors.link(world.link, m.ActorLink(9, world.make.id("a"), world.make.id(second)))
+        (answer,) = world.link.take()
+        assert type(answer) is m.Failure and answer.kind == "ValueError"
+
+
+def test_a_long_chain_of_links_ends_whole(world):
+    names = [f"x{number}" for number in range(600)]
+    linked(world, *itertools.pairwise(names))
+    world.exited("x0")
+    assert all(world[name].state is ActorState.DEAD for name in names)
+
+
+def test_links_outlast_the_gcs(world, make, port):
+    linked(world, ("a", "b"))
+    again = Actors(port, lambda owner: world.home, lambda group_id, index: None)
+    for (_, key), value in port.rows.items():
+        again.load(key, value)
+    again.exited(None, m.ActorExited(make.id("a"), 0, False, world.death("killed by SIGSEGV")))
+    assert again.actors[make.id("b")].end == m.ActorEnd.LINKED
+
+
+def test_an_actor_that_gives_up_is_dead_for_good(world):
+    world.register(id="a", max_restarts=5)
+    world.created("a")
+    reader = world.subscriber("a")
+    reader.take()
+    error = (m.VALUE_ERROR, b"pickle", "RestartIntensityError: too many")
+    world.actors.gives_up(world.link, m.ActorGivesUp(4, world.make.id("a"), 0, "it gave up", error))
+    assert world.link.take() == [m.Done(4)]
+    (update,) = reader.take()
+    assert (update.state, update.end, update.error) == ("DEAD", m.ActorEnd.FAILED, error)
+    world.actors.gives_up(world.link, m.ActorGivesUp(4, world.make.id("a"), 0, "it gave up", error))
+    assert world.link.take() == [m.Done(4)], "the same request again"

@@ -56,6 +56,7 @@ API_EXCEPTIONS = {
     },
     "actorlib/exceptions.py": {"actorlib.transport.messages"},  # the outcomes of calls that become exceptions
     "actorlib/options.py": {"actorlib.scheduler.resources"},  # amounts as exact units: pure functions
+    "actorlib/supervision.py": {"actorlib.runtime.supervision"},  # what supervisors decide: a core without I/O
     "actorlib/util/placement_group.py": {"actorlib.scheduler.resources"},
     "actorlib/util/scheduling_strategies.py": {"actorlib.scheduler.policy"},  # label expressions: pure functions
 }

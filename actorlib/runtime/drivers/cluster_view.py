@@ -8,17 +8,17 @@ from typing import Any
 from actorlib import exceptions, serialization
 from actorlib.engine import resource_map
 from actorlib.object_ref import ObjectRef
-from actorlib.runtime.drivers.calls import CURRENT, Calls
+from actorlib.runtime.drivers.calls import CURRENT
+from actorlib.runtime.drivers.supervising import Supervising
 from actorlib.store.owner import Entry
 from actorlib.transport import messages
 from actorlib.transport.ids import GroupId, object_id
 
 
-class ClusterView(Calls):
+class ClusterView(Supervising):
     """The rest of the engine. Drivers and workers derive from this."""
 
     actor_name = ""
-    actor_id = b""
     was_restarted = False
     address_info: dict[str, Any] = {}  # drivers have one
     runtime_env = ""
@@ -213,9 +213,6 @@ class ClusterView(Calls):
 
     def current_actor(self) -> Any:
         return None
-
-    def exit_actor(self) -> None:
-        raise ValueError("exit_actor() is for the methods of an actor; this is not one")
 
     def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*args, **kwargs)

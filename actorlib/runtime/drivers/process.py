@@ -231,6 +231,9 @@ class Process:
             f"(max_task_retries=0, so it is not sent again): {reason}",
         )
 
+    def dead_letter(self, update: ActorUpdate, label: str, task: Task) -> None:
+        """A call never reached its actor; ``supervising.py`` tells whoever listens."""
+
     def infeasible(self, text: str) -> bool:
         if text not in self._warned and len(self._warned) < 1000:
             self._warned[text] = None

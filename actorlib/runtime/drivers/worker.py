@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from actorlib import exceptions, serialization
 from actorlib.actor import ActorHandle
@@ -473,7 +473,7 @@ class Worker(Durability):
         )
         self.loop.post(self.node_link.send, failed)
 
-    def exit_actor(self) -> None:
+    def exit_actor(self) -> NoReturn:
         if self.spec is None:
             super().exit_actor()
         raise ExitActor
