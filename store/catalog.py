@@ -52,13 +52,14 @@ class Slab:
 class Place:
     """Where an object lies: in a slab, or in a spill file."""
 
-    __slots__ = ("is_copy", "offset", "size", "slab", "spilled")
+    __slots__ = ("is_copy", "offset", "owner", "size", "slab", "spilled")
 
     def __init__(self, slab_of: Slab | None, offset: int, size: int) -> None:
         self.slab = slab_of
         self.offset = offset
         self.size = size
         self.spilled: str | None = None
+        self.owner: ProcessId | None = None  # who has taken it over from the process that its id names
         self.is_copy = False  # another node has it too, and keeps it
 
 
@@ -275,6 +276,15 @@ class Catalog:
         self.sealed(object_id, path, offset, size)
         self.objects[object_id].is_copy = True
 
+    def claimed(self, object_id: ObjectId, owner: ProcessId) -> None:
+        """It ends with ``owner``, not with the process that made its reference."""
+        place = self.objects.get(object_id)
+        if place is not None and owner != object_id[:8]:
+            place.owner = owner
+
+    def owned_by(self, process_id: ProcessId) -> list[ObjectId]:
+        return [oid for oid, place in self.objects.items() if (place.owner or oid[:8]) == process_id]
+
     def promoted(self, object_id: ObjectId) -> None:
         """What it is a copy of is lost: this one is kept."""
         place = self.objects.get(object_id)
@@ -304,7 +314,7 @@ class Catalog:
 
     def process_died(self, process_id: ProcessId) -> None:
         """Its own objects go; slabs that it filled are closed; objects that it wrote for others stay."""
-        for oid in [oid for oid in self.objects if oid[:8] == process_id]:
+        for oid in self.owned_by(process_id):
             self.freed(oid)
         for holder in self.slabs.values():
             if holder.filler == process_id and holder.state is SlabState.FILLING:

@@ -37,19 +37,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from actorlib.store.entry import Entry, Rare, Recipe, References, Waiter, is_error, is_stored, unwrap
 from actorlib.transport import messages
-from actorlib.transport.ids import NodeId, ObjectId, ProcessId
+from actorlib.transport.ids import ObjectId, ProcessId
 from actorlib.transport.link import Address
-from actorlib.transport.messages import VALUE_ERROR, VALUE_REFS, VALUE_STORED, Value
+from actorlib.transport.messages import VALUE_REFS, Value
 
-Waiter = Callable[[ObjectId], None]
-References = tuple[tuple[ObjectId, Address], ...]
-
-
-class Recipe(Protocol):
-    """What can make an object again (a task's state in the submitter)."""
-
-    def inputs(self) -> Iterable[ObjectId]: ...
+__all__ = ["Entry", "OwnerTable", "Rare", "Recipe", "References", "Waiter", "is_error", "is_stored", "unwrap"]
 
 
 class Port(Protocol):
@@ -71,6 +65,18 @@ class Port(Protocol):
 
     def error_value(self, kind: str, text: str) -> Value: ...
 
+    def left(self, object_id: ObjectId) -> None:
+        """Another process refers to an object that a task makes (or its value has come): its lineage must be kept."""
+
+    def unpublish(self, object_id: ObjectId) -> None:
+        """Its lineage is not needed any more."""
+
+    def claim(self, object_id: ObjectId, value: Value) -> None:
+        """An object that we have taken over lies there now: it must end with us."""
+
+    def orphaned(self, object_id: ObjectId, dead: ProcessId, text: str) -> None:
+        """A borrowed object is needed and its owner is dead: take it over, or resolve it to an error."""
+
     def recover(self, object_id: ObjectId, recipe: Recipe | None, reason: str) -> None:
         """Make the object again, or resolve it to an error that says why that can't be done."""
 
@@ -78,70 +84,6 @@ class Port(Protocol):
         self, owner: Address, ids: tuple[ObjectId, ...], who: Address, then: Callable[[], None]
     ) -> None:
         """Send BorrowAdded to ``owner`` and call ``then`` when it has answered or died."""
-
-
-class Rare:
-    """What few entries have."""
-
-    __slots__ = (
-        "asked",
-        "borrowers",
-        "contained",
-        "copies",
-        "keeps_recipes",
-        "near",
-        "on_free",
-        "owner",
-        "recipes",
-        "registrations",
-        "wanted_by",
-    )
-
-    def __init__(self) -> None:
-        self.owner: Address | None = None  # None: owned here
-        self.asked = False  # the owner knows that we want the value
-        self.registrations = 0  # how often the owner has us registered
-        self.borrowers: dict[ProcessId, int] | None = None
-        self.contained: References = ()
-        self.recipes = 0  # tasks of living values that need this one's recipe
-        self.keeps_recipes = False  # its value is gone, and its own task's arguments are kept for its recipe's sake
-        self.wanted_by: dict[ProcessId, Address] | None = None
-        self.on_free: Callable[[], None] | None = None
-        self.copies: dict[NodeId, tuple[Address, Value]] | None = None  # on other nodes than the value names
-        self.near: Value = None  # the copy on this process's node
-
-
-class Entry:
-    """One object, as this process knows it. ``value`` None: not there yet."""
-
-    __slots__ = ("count", "rare", "task", "value", "waiters")
-
-    def __init__(self, task: Any = None, count: int = 1) -> None:
-        self.value: Value = None
-        self.count = count
-        self.task = task
-        self.waiters: list[Waiter] | None = None
-        self.rare: Rare | None = None
-
-    def needs_rare(self) -> Rare:
-        if self.rare is None:
-            self.rare = Rare()
-        return self.rare
-
-
-def unwrap(value: Value) -> tuple[Value, References]:
-    """A value without its list of contained references, and that list."""
-    if type(value) is tuple and value[0] == VALUE_REFS:
-        return value[1], tuple((inner, Address(*owner)) for inner, owner in value[2])
-    return value, ()
-
-
-def is_error(value: Value) -> bool:
-    return type(value) is tuple and value[0] == VALUE_ERROR
-
-
-def is_stored(value: Value) -> bool:
-    return type(value) is tuple and value[0] == VALUE_STORED
 
 
 class OwnerTable:
@@ -207,6 +149,8 @@ class OwnerTable:
             return
         del self.entries[object_id]
         self._drop_value(object_id, entry)
+        if rare.published:
+            self._port.unpublish(object_id)
         if rare.keeps_recipes:
             self._release_recipes(entry.task)
         if rare.on_free is not None:
@@ -304,6 +248,10 @@ class OwnerTable:
             for waiter in waiters:
                 waiter(object_id)
         rare = entry.rare
+        if rare is not None and rare.published:
+            self._port.left(object_id)
+            if is_stored(value) and object_id[:8] != self.address.process_id:
+                self._port.claim(object_id, value)
         if rare is not None and rare.wanted_by:
             wanted, rare.wanted_by = rare.wanted_by, None
             for receiver in wanted.values():
@@ -379,6 +327,7 @@ class OwnerTable:
         if rare is not None and rare.owner is not None:
             rare.asked = True
             rare.near = None
+            self._port.watch(rare.owner)
             self._port.send_to(rare.owner, messages.ObjectMissing(object_id, place))
             return
         if rare is not None and rare.copies:
@@ -425,7 +374,7 @@ class OwnerTable:
     def copied(self, object_id: ObjectId, node: Address, value: Value) -> bool:
         """A node has a copy of an object of ours. False if it is not wanted: the object was freed or is being made."""
         entry = self.entries.get(object_id)
-        if entry is None or not is_stored(entry.value) or object_id[:8] != self.address.process_id:
+        if entry is None or not is_stored(entry.value) or self.is_borrowed(entry):
             return False
         if node.node_id != entry.value[1]:
             rare = entry.needs_rare()
@@ -481,6 +430,8 @@ class OwnerTable:
             del rare.borrowers[borrower.process_id]
         if borrower.process_id != self.address.process_id:
             self._index_borrower(object_id, borrower)
+            if not rare.published and self.publish(object_id):
+                self._port.left(object_id)
         return True
 
     def _index_borrower(self, object_id: ObjectId, borrower: Address) -> None:
@@ -609,9 +560,58 @@ class OwnerTable:
                 continue
             entry.rare.registrations = 0
             if entry.value is None and (entry.rare.asked or entry.waiters):
-                self.resolve(
-                    object_id, self._port.error_value("OwnerDiedError", self._owner_died_text(object_id, text))
-                )
+                self._port.orphaned(object_id, process_id, self._owner_died_text(object_id, text))
+
+    # -- owners that die -----------------------------------------------------------------------------------------------
+    @staticmethod
+    def is_borrowed(entry: Entry) -> bool:
+        return entry.rare is not None and entry.rare.owner is not None
+
+    def publish(self, object_id: ObjectId) -> bool:
+        """Whether an object's lineage is worth keeping outside of this process; if so, it counts as kept there."""
+        entry = self.entries.get(object_id)
+        if entry is None or entry.task is None or self.is_borrowed(entry):
+            return False
+        rare = entry.needs_rare()
+        if rare.on_free is not None:  # it stands for an actor
+            return False
+        rare.published = True
+        return True
+
+    def take_over(self, object_id: ObjectId, task: Any) -> None:
+        """The owner is dead: the object is ours from now on, made by ``task``."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            entry = self.entries[object_id] = Entry(None, 0)
+        rare = entry.needs_rare()
+        if rare.owner is not None:
+            self._forget_borrowed(object_id, rare.owner.process_id)
+            rare.owner, rare.registrations, rare.asked = None, 0, False
+        entry.task = task
+        rare.published = True
+
+    def redirect(self, object_id: ObjectId, owner: Address) -> None:
+        """Another process has taken the object over: it is borrowed from there from now on."""
+        entry = self.entries[object_id]
+        rare = entry.needs_rare()
+        assert rare.owner is not None
+        self._forget_borrowed(object_id, rare.owner.process_id)
+        rare.owner, rare.registrations, rare.asked = owner, 0, False
+        self._borrowed_from.setdefault(owner.process_id, {})[object_id] = None
+        self.borrow(object_id, owner)
+        self.want(object_id, entry)
+
+    def borrow(self, object_id: ObjectId, owner: Address) -> None:
+        """Register with the owner of an object whose reference did not come with a message."""
+
+        def registered() -> None:
+            entry = self.entries.get(object_id)
+            if entry is not None and entry.rare is not None and entry.rare.owner == owner:
+                entry.rare.registrations += 1
+            else:
+                self._port.send_to(owner, messages.BorrowReleased((object_id,)))
+
+        self._port.ask_registration(owner, (object_id,), self.address, registered)
 
     @staticmethod
     def _owner_died_text(object_id: ObjectId, text: str) -> str:

@@ -42,6 +42,8 @@ lease_idle_s = 1.0
 task_events_pending_max = 10_000
 task_events_finished_max = 200  # of successful calls, per batch; the others are only counted
 lineage_bytes_max = 256 << 20
+lineage_batch_s = 0.05
+lineage_row_bytes_max = 1 << 20
 
 locality_bytes_min = 1 << 20
 """Arguments of this size and above are worth going where they lie; smaller ones travel faster than tasks wait."""
@@ -88,6 +90,8 @@ log_copy_bytes_max = 1 << 30
 # -- GCS ---------------------------------------------------------------------------------------------------------------
 task_records_max = 20_000
 object_records_max = 20_000
+lineage_rows_bytes_max = 64 << 20
+"""Of objects whose references have left their owner's process."""
 dead_actors_kept_max = 1_000
 checkpoint_bytes_in_lmdb_max = 64 << 20
 lmdb_map_bytes = 64 << 30

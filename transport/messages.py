@@ -514,6 +514,14 @@ class CopiesFreed(NamedTuple):
     object_ids: tuple[ObjectId, ...]
 
 
+class ObjectsClaimed(NamedTuple):
+    """new owner -> its node -> the node where they lie: taken over from an owner that died, they end with ``owner``."""
+
+    object_ids: tuple[ObjectId, ...]
+    node_id: NodeId
+    owner: Address
+
+
 class CopyPromoted(NamedTuple):
     """owner -> node: what this object was copied from is lost: your copy is the one to keep."""
 
@@ -554,6 +562,32 @@ class KvReply(NamedTuple):
     found: bool
     value: Payload
     keys: tuple[bytes, ...]
+
+
+class LineageKept(NamedTuple):
+    """owner -> GCS, batched: how objects can be made again that others refer to; and which of them are freed."""
+
+    job_id: JobId
+    rows: tuple[tuple[ObjectId, Payload], ...]
+    dropped: tuple[ObjectId, ...]
+
+
+class LineageFind(NamedTuple):
+    """borrower -> GCS: the owner ``dead`` is gone; ``who`` would take the object over. Answered by LineageFound."""
+
+    request_id: int
+    object_id: ObjectId
+    who: Address
+    dead: ProcessId
+
+
+class LineageFound(NamedTuple):
+    """``owner``: who owns it now; with a payload it is whoever asked; NOWHERE: nobody can, for that reason."""
+
+    request_id: int
+    owner: Address
+    payload: Payload
+    reason: str
 
 
 class JobStarted(NamedTuple):
@@ -986,7 +1020,7 @@ class TaskEvents(NamedTuple):
 
 
 class StateQuery(NamedTuple):
-    """-> GCS; ``table`` one of nodes, jobs, actors, groups, tasks, objects. Answered by StateRows."""
+    """-> GCS; ``table`` one of nodes, jobs, actors, groups, tasks, objects, lineage. Answered by StateRows."""
 
     request_id: int
     table: str
@@ -1101,6 +1135,10 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (75, ObjectCopied, _D.NODE_TO_PROCESS),
     (76, CopiesFreed, _D.PROCESS_TO_NODE),
     (77, CopyPromoted, _D.PROCESS_TO_NODE),
+    (81, ObjectsClaimed, _D.PROCESS_TO_NODE),
+    (78, LineageKept, _D.TO_GCS),
+    (79, LineageFind, _D.TO_GCS),
+    (80, LineageFound, _D.FROM_GCS),
     (90, SlabRequest, _D.PROCESS_TO_NODE),
     (91, SlabGranted, _D.NODE_TO_PROCESS),
     (92, SlabReturned, _D.PROCESS_TO_NODE),

@@ -13,6 +13,7 @@ from actorlib.gcs.actors import Actors
 from actorlib.gcs.checkpoints import Checkpoints
 from actorlib.gcs.jobs import Jobs
 from actorlib.gcs.kv import KeyValues
+from actorlib.gcs.lineage import Lineages
 from actorlib.gcs.nodes import Nodes
 from actorlib.gcs.placement_groups import Place, PlacementGroups
 from actorlib.gcs.records import Records
@@ -49,6 +50,7 @@ class GcsService:
         self.actors = Actors(self, self._home, self.groups.bundle_node, can_grow)
         self.checkpoints = Checkpoints(self, self._incarnation, journal.read)
         self.records = Records()
+        self.lineages = Lineages(self)
         self.handlers = self._handlers()
         self._load()
 
@@ -59,6 +61,8 @@ class GcsService:
             m.KvGet: self.kv.get,
             m.KvDelete: self.kv.delete,
             m.KvKeys: self.kv.keys,
+            m.LineageKept: self.lineages.keep,
+            m.LineageFind: self.lineages.find,
             m.JobStarted: self.jobs.started,
             m.NodeRegister: self.nodes.register,
             m.NodeReport: self.nodes.report,
@@ -95,6 +99,7 @@ class GcsService:
             ("actors", self.actors),
             ("groups", self.groups),
             ("checkpoints", self.checkpoints),
+            ("lineage", self.lineages),
         ):
             for key, value in self._journal.rows(table):
                 core.load(key, value)
@@ -171,6 +176,7 @@ class GcsService:
         if self.jobs.ended(job_id):
             self.actors.job_ended(job_id)
             self.groups.job_ended(job_id)
+            self.lineages.job_ended(job_id)
             for node_id in list(self.nodes.links):
                 self.to_node(node_id, messages.JobEnded(job_id, reason))
 
@@ -191,6 +197,7 @@ class GcsService:
             "groups": lambda: [self._group_row(g.view()) for g in self.groups.groups.values()],
             "tasks": self.records.rows,
             "objects": list,
+            "lineage": self.lineages.table,
         }
         if message.table not in tables:
             text = f"there is no table {message.table!r}; there are {', '.join(tables)}"
@@ -228,3 +235,4 @@ class GcsService:
         self.nodes.check()
         self.actors.check()
         self.groups.check()
+        self.lineages.check()

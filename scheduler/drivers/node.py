@@ -149,15 +149,19 @@ class NodeService(Member):
     def _node_lost(self, view: NodeView) -> None:
         """Another node is gone, and with it all of its processes: whoever dealt with them must hear of it."""
         node_id = view.address.node_id
-        text = f"ended with its node {node_id.hex()[:8]}: {view.death}"
         for process_id, address in list(self._watched.items()):
             if address.node_id == node_id:
-                self._process_died(process_id, Death(process_id, node_id, 0, None, None, False, text, ""))
+                self._process_died(process_id, self._death_with_node(address, view))
         death = Death(view.address.process_id, node_id, view.os_pid, None, None, False, f"was lost: {view.death}", "")
         for link in self.loop.links():
             if link.hello is not None and link.hello.role != "node":
                 link.send(messages.ProcessDied(view.address.process_id, death))
         self._process_died(view.address.process_id, death)
+
+    @staticmethod
+    def _death_with_node(process: Address, view: NodeView) -> Death:
+        text = f"ended with its node {process.node_id.hex()[:8]}: {view.death}"
+        return Death(process.process_id, process.node_id, 0, None, None, False, text, "")
 
     def _tick(self) -> None:
         """What no event brings: the age of demands that nobody can satisfy, idle workers, the report to the GCS."""
@@ -375,6 +379,8 @@ class NodeService(Member):
             other = self.node_address(address.node_id)
             if other is not None and other.process_id != link.peer.process_id:
                 self.loop.link(other).send(message)
+            elif other is None and address.node_id in self._views:
+                self._process_died(process_id, self._death_with_node(address, self._views[address.node_id]))
         elif not self._is_here(process_id):
             text = "it is not known to its node: it ended before"
             death = Death(process_id, address.node_id, 0, None, None, False, text, "")
@@ -387,6 +393,9 @@ class NodeService(Member):
             other = self.node_address(process.node_id)
             if other is not None:
                 self.loop.link(other).send(messages.Watch(process))
+            elif process.node_id in self._views:
+                death = self._death_with_node(process, self._views[process.node_id])
+                self.loop.call_soon(lambda: self._process_died(process.process_id, death))
 
     def _is_here(self, process_id: ProcessId) -> bool:
         known = process_id in self.workers.workers or process_id in self._drivers

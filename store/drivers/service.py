@@ -46,6 +46,7 @@ class StoreService:
         self.handlers: dict[type, Handler] = {
             **self.transfers.handlers,
             messages.CopiesFreed: self._on_copies_freed,
+            messages.ObjectsClaimed: self._on_claimed,
             messages.CopyPromoted: lambda _, message: self.catalog.promoted(message.object_id),
             messages.SlabRequest: self._on_request,
             messages.SlabReturned: lambda _, message: self.catalog.returned(message.path),
@@ -85,6 +86,15 @@ class StoreService:
             address = self._node_address(node_id)
             return [address] if address is not None else []
         return [address for address in self._all_nodes() if address.node_id != self._host.address.node_id]
+
+    def _on_claimed(self, _: Link, message: messages.ObjectsClaimed) -> None:
+        if message.node_id != self._host.address.node_id:
+            for address in self._nodes_of(message.node_id):
+                self._host.link(address).send(message)
+            return
+        for object_id in message.object_ids:
+            self.catalog.claimed(object_id, message.owner.process_id)
+        self._watch(message.owner)
 
     def _on_copies_freed(self, _: Link, message: messages.CopiesFreed) -> None:
         for object_id in message.object_ids:
@@ -142,6 +152,7 @@ class StoreService:
     def _copied(self, object_id: ObjectId) -> None:
         """A copy lies here now: its owner must know, to free it and to fall back on it; and we of its owner's end."""
         owner = self._owners.pop(object_id)
+        self.catalog.claimed(object_id, owner.process_id)
         self._watch(owner)
         self._host.link(owner).send(messages.ObjectCopied(object_id, self._find(object_id)))
 
@@ -185,7 +196,7 @@ class StoreService:
 
     def process_died(self, process_id: ProcessId, _reason: Any) -> None:
         """An owner: its objects go. Another node: nothing comes from it any more."""
-        for object_id in [oid for oid in self.catalog.objects if oid[:8] == process_id]:
+        for object_id in self.catalog.owned_by(process_id):
             self.transfers.freed(object_id)
         self.transfers.node_lost(NodeId(process_id))
         self.catalog.process_died(process_id)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import actorlib
+from actorlib.transport import messages
 
 
 def eventually(condition, timeout_s=10.0):
@@ -181,3 +182,24 @@ def test_the_owner_dies(local):
     actorlib.kill(owner)
     with pytest.raises(actorlib.exceptions.OwnerDiedError, match="owned"):
         actorlib.get(inner, timeout=10)
+
+
+def test_what_a_task_made_outlives_its_owner(local):
+    @actorlib.remote
+    def double(value):
+        return value * 2
+
+    @actorlib.remote(num_cpus=0)
+    class Owner:
+        def make(self):
+            return [double.remote(double.remote(np.ones(300_000)))]
+
+    owner = Owner.remote()
+    inner = actorlib.get(owner.make.remote(), timeout=30)[0]
+    actorlib.wait([inner], timeout=30)
+    kept = lambda: engine().ask(engine().gcs, lambda rid: messages.StateQuery(rid, "lineage", 10), 30).rows  # noqa: E731
+    assert eventually(lambda: len(kept()) == 3 - 1)
+    actorlib.kill(owner)
+    again = double.remote(inner)
+    assert actorlib.get(again, timeout=60)[0] == 8.0
+    assert actorlib.get(inner, timeout=60)[0] == 4.0

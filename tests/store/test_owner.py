@@ -26,6 +26,7 @@ class Port:
         self.freed = []
         self.recovered = []
         self.registrations = []
+        self.orphans = []
 
     def send_to(self, to, message):
         self.sent.append((to, message))
@@ -35,6 +36,18 @@ class Port:
 
     def free_stored(self, oid, value, recipe):
         self.freed.append(oid)
+
+    def left(self, oid):
+        self.sent.append(("left", oid))
+
+    def unpublish(self, oid):
+        self.sent.append(("unpublish", oid))
+
+    def claim(self, oid, value):
+        self.sent.append(("claim", oid))
+
+    def orphaned(self, oid, dead, text):
+        self.orphans.append((oid, dead, text))
 
     def free_copies(self, oid, nodes):
         self.sent += [(node, messages.CopiesFreed((oid,))) for node in nodes]
@@ -220,7 +233,51 @@ def test_the_owner_dies():
     table.adopt(oid, A)
     table.when_ready(oid, lambda _: None)
     table.process_died(A.process_id, "killed by SIGKILL")
-    assert table.entries[oid].value[1] == b"OwnerDiedError" and "SIGKILL" in table.entries[oid].value[2]
+    ((orphan, dead, text),) = port.orphans
+    assert (orphan, dead) == (oid, A.process_id) and "SIGKILL" in text
+
+
+def test_lineage_is_told_of_when_a_reference_leaves_and_when_it_is_not_needed_any_more():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = object_id(A.process_id + bytes(8), 0)
+    table.entries[oid] = Entry(Task())
+    table.register(oid, B)
+    table.register(oid, C)
+    table.resolve(oid, b"value")
+    table.unregister(oid, B.process_id)
+    table.unregister(oid, C.process_id)
+    table.release(oid)
+    assert port.sent == [("left", oid), ("left", oid), ("unpublish", oid)]
+    own_put = own(table, 9)
+    table.register(own_put, B)
+    assert len(port.sent) == 3  # nothing could make it again
+
+
+def test_a_borrower_takes_an_object_over_or_borrows_it_from_who_has():
+    port = Port()
+    table = OwnerTable(B, port)
+    first, second = (object_id(A.process_id + n.to_bytes(8, "big"), 0) for n in (1, 2))
+    for oid in (first, second):
+        table.adopt(oid, A)
+        table.when_ready(oid, lambda _: None)
+    table.process_died(A.process_id, "gone")
+    port.sent.clear()
+    table.take_over(first, Task())
+    table.check()
+    table.register(first, C)
+    table.resolve(first, b"again")
+    table.release(first)
+    table.unregister(first, C.process_id)
+    assert first not in table.entries and ("unpublish", first) in port.sent
+    table.redirect(second, C)
+    table.check()
+    assert (C, messages.ObjectWanted((second,))) in port.sent
+    ((owner, ids, who, then),) = port.registrations
+    assert (owner, ids, who) == (C, (second,), B)
+    then()
+    table.release(second)
+    assert port.sent[-1] == (C, messages.BorrowReleased((second,)))
 
 
 def test_a_value_keeps_what_it_contains():

@@ -153,9 +153,8 @@ class Objects(Process):
 
     def _find_again(self, oid: ObjectId, owner: Address, place: Value) -> Value:
         """The value of an object that was not where ``place`` says."""
-        answer = self.ask(
-            self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place, Address(*owner), True)
-        )
+        owner = self._owner_of(oid, Address(*owner))
+        answer = self.ask(self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place, owner, True))
         if answer.value is not None:
             self.loop.post(self._moved, (oid, answer.value))
             return answer.value
@@ -166,6 +165,13 @@ class Objects(Process):
         if entry is None or entry.value is None:
             raise exceptions.ObjectLostError(f"object {oid.hex()} was lost, and the session ended before it came back")
         return entry.value
+
+    def _owner_of(self, oid: ObjectId, owner: Address) -> Address:
+        """Who owns an object now: it may have been taken over from the owner that its reference names."""
+        entry = self.table.entries.get(oid)
+        if entry is None:
+            return owner
+        return entry.rare.owner if entry.rare is not None and entry.rare.owner is not None else self.address
 
     def prefetch(self, dependencies: Sequence[tuple[ObjectId, Any, Value]]) -> None:
         """Arguments that lie on other hosts: all of them are fetched at once, while what came before still runs."""

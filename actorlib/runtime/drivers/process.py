@@ -17,6 +17,7 @@ from actorlib.engine import Slot
 from actorlib.runtime.actor_client import ActorClients
 from actorlib.runtime.completion import Completion
 from actorlib.runtime.deadlock import Waits
+from actorlib.runtime.lineage import Lineage
 from actorlib.runtime.submitter import Submitter
 from actorlib.runtime.task import Task
 from actorlib.store.drivers.shared_memory import StoreClient
@@ -72,9 +73,11 @@ class Process:
         self.submitter = Submitter(self.table, self.completion, self, job_id, namespace, node)
         self.actors = ActorClients(self.table, self.completion, self)
         self.waits = Waits(self.address, self.table, self)
+        self.lineage = Lineage(self.address, self.table, self.submitter, self)
         self.store = self._make_store(node.node_id, host_id)
         self.node_link = self.loop.link(node)
         self._answers: dict[int, Callable[[Any], None]] = {}
+        self._registering: dict[ProcessId, dict[int, None]] = {}  # questions to owners, which may die
         self._code: dict[bytes, bytes] = {}
         self._watched: dict[ProcessId, None] = {}
         self._freed: dict[NodeId, list[ObjectId]] = {}
@@ -195,9 +198,40 @@ class Process:
         self, owner: Address, ids: tuple[ObjectId, ...], who: Address, then: Callable[[], None]
     ) -> None:
         request_id = self.ids.request_id()
-        self._answers[request_id] = lambda _: then()
+        asked = self._registering.setdefault(owner.process_id, {})
+        asked[request_id] = None
+
+        def answered(_: Any) -> None:
+            asked.pop(request_id, None)
+            then()
+
+        self._answers[request_id] = answered
         self.watch(owner)
         self.send_to(owner, messages.BorrowAdded(request_id, ids, who))
+
+    # -- lineage that outlives its owner -------------------------------------------------------------------------------
+    def left(self, object_id: ObjectId) -> None:
+        self.lineage.left(object_id)
+
+    def claim(self, object_id: ObjectId, value: Value) -> None:
+        self.node_link.send(messages.ObjectsClaimed((object_id,), value[1], self.address))
+
+    def unpublish(self, object_id: ObjectId) -> None:
+        self.lineage.freed(object_id)
+
+    def orphaned(self, object_id: ObjectId, dead: ProcessId, text: str) -> None:
+        self.lineage.orphaned(object_id, dead, text)
+
+    def ask_gcs(self, message: Callable[[int], tuple[Any, ...]], then: Callable[[Any], None]) -> None:
+        request_id = self.ids.request_id()
+        self._answers[request_id] = then
+        self.to_gcs(message(request_id))
+
+    def pack(self, recipe: tuple[Any, ...]) -> bytes:
+        return serialization.serialize(recipe, in_band=True).data
+
+    def unpack(self, payload: messages.Payload) -> Any:
+        return serialization.deserialize(payload)
 
     def code_of(self, function_id: bytes) -> bytes | None:
         code = self._code.get(function_id)
@@ -325,6 +359,7 @@ class Process:
             m.Failure,
             m.KvReply,
             m.SlabGranted,
+            m.LineageFound,
             m.ObjectLocated,
             m.NodeRegistered,
             m.ActorRegistered,
@@ -414,6 +449,10 @@ class Process:
         self.submitter.node_died(message.process_id, message.death)
         self.loop.drop_link(message.process_id, message.death.text)
         self.table.process_died(message.process_id, exceptions.explain(message.death))
+        for request_id in list(self._registering.pop(message.process_id, ())):
+            answer = self._answers.pop(request_id, None)
+            if answer is not None:
+                answer(None)
 
     def _on_group(self, _: Link, message: messages.GroupUpdate) -> None:
         callback = self._groups.get(message.group.group_id)
