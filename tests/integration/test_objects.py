@@ -186,19 +186,23 @@ def test_the_owner_dies(local):
 
 def test_what_a_task_made_outlives_its_owner(local):
     @actorlib.remote
+    def array():
+        return np.full(300_000, 2.0)
+
+    @actorlib.remote
     def double(value):
         return value * 2
 
     @actorlib.remote(num_cpus=0)
     class Owner:
         def make(self):
-            return [double.remote(double.remote(np.ones(300_000)))]
+            return [double.remote(array.remote())]
 
     owner = Owner.remote()
     inner = actorlib.get(owner.make.remote(), timeout=30)[0]
     actorlib.wait([inner], timeout=30)
-    kept = lambda: engine().ask(engine().gcs, lambda rid: messages.StateQuery(rid, "lineage", 10), 30).rows  # noqa: E731
-    assert eventually(lambda: len(kept()) == 3 - 1)
+    query = lambda: engine().ask(engine().gcs, lambda rid: messages.StateQuery(rid, "lineage", 10), 30)  # noqa: E731
+    assert eventually(lambda: len(query().rows) == 2)
     actorlib.kill(owner)
     again = double.remote(inner)
     assert actorlib.get(again, timeout=60)[0] == 8.0
