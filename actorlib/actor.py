@@ -280,7 +280,7 @@ class ActorHandle(Generic[T]):
         ref: ObjectRef[Any] | None,
     ) -> ActorHandle[Any]:
         """A handle from what the cluster keeps of an actor. ``ref`` None: it does not keep the actor alive."""
-        return ActorHandle(actor_id, class_name, methods_from_wire(methods), extra, ref)
+        return cls(actor_id, class_name, methods_from_wire(methods), extra, ref)
 
     def __getattr__(self, name: str) -> ActorMethod:
         # Not cached on the handle: in a cycle the actor would outlive its last handle until a collection.
@@ -312,4 +312,4 @@ class ActorHandle(Generic[T]):
         if engine is not None:
             _engine.check_handle(self, engine)
         state = (self._actor_id, self._class_name, methods_to_wire(self._methods), self._extra, self._ref)
-        return ActorHandle.from_wire, state
+        return type(self).from_wire, state

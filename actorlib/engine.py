@@ -123,11 +123,20 @@ class DeadLetter(NamedTuple):
 class Engine(Protocol):
     """What a runtime does for the API layer."""
 
-    name: str  # as ``init(engine=...)`` knows it
     namespace: str
     address_info: dict[str, Any]  # what the context that ``init`` gives shows: address, node_id, session_dir, ...
-    ref_type: type[ObjectRef[Any]]
-    handle_type: type[ActorHandle[Any]]
+
+    @property
+    def name(self) -> str:
+        """As ``init(engine=...)`` knows it."""
+
+    @property
+    def ref_type(self) -> type[ObjectRef[Any]]:
+        """The class of its references."""
+
+    @property
+    def handle_type(self) -> type[ActorHandle[Any]]:
+        """The class of its actors' handles."""
 
     # -- calls
     def submit(

@@ -5,9 +5,12 @@ Every class is also known under the name that Ray gives it (``RayTaskError`` is 
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from actorlib.transport.messages import Death
+
+TRACEBACK_CHARACTERS_MAX = 50_000
 
 
 class ActorlibError(Exception):
@@ -267,6 +270,18 @@ def explain(death: Death) -> str:
         lines = tail.splitlines()[-20:]
         text += "; its last words on stderr:\n  " + "\n  ".join(lines)
     return text
+
+
+def traceback_text(error: BaseException) -> str:
+    """The user's part of an error's traceback, without our frames above it."""
+    try:
+        trace = error.__traceback__
+        while trace is not None and "actorlib" in trace.tb_frame.f_globals.get("__name__", ""):
+            trace = trace.tb_next
+        lines = traceback.format_exception(type(error), error, trace or error.__traceback__, limit=-100)
+        return "".join(lines)[-TRACEBACK_CHARACTERS_MAX:]
+    except Exception as broken:
+        return f"{type(error).__name__} (its traceback can't be printed: {broken!r})"
 
 
 def task_error(error: BaseException, function: str, text: str, pid: int, node_id: bytes) -> TaskError:

@@ -36,6 +36,7 @@ class Settings:
 # Each module has ``start(settings) -> Engine``; those with TAKES_MORE accept arguments that init() doesn't know.
 ENGINES = {
     "local": "actorlib.engines.local",
+    "inline": "actorlib.engines.inline",
 }
 TAKES_MORE: tuple[str, ...] = ()
 

@@ -34,12 +34,19 @@ class Stream:
         self.waiters: list[Any] = []
         self.where: Any = None
 
+    def is_drained(self) -> bool:
+        """It has ended and all was taken. The end may be known before the last items have come."""
+        return self.ended is not None and self.next_index >= self.ended
+
 
 class ErrorPort(Protocol):
     def error_value(self, kind: str, text: str) -> Value: ...
 
     def matches(self, error: Value, classes: Any) -> bool:
         """Whether the error that a value carries is one that a user wants retried."""
+
+    def count_of(self, value: Value) -> int:
+        """The number of items that a streaming call's result tells."""
 
     def record(self, task: Task, state: str, error: str, worker: ProcessId, duration_us: int) -> None:
         """Note it for the state API."""
@@ -138,7 +145,7 @@ class Completion:
 
     def _end_stream(self, task: Task, values: tuple[Value, ...]) -> None:
         stream: Stream = task.generator
-        stream.ended = stream.received
+        stream.ended = max(stream.received, self.port.count_of(values[0]))
         self.table.resolve(object_id(task.task_id, 0), values[0])
         self._wake(stream)
         self._forget_if_drained(task.task_id, stream)
@@ -179,5 +186,5 @@ class Completion:
         return oid
 
     def _forget_if_drained(self, task_id: TaskId, stream: Stream) -> None:
-        if stream.ended is not None and not stream.items:
+        if stream.is_drained():
             self.streams.pop(task_id, None)

@@ -118,11 +118,11 @@ class SimNode:
         if simulation.gcs_process is not None:
             gcs_address = simulation.gcs_process.address
         self.store = SimStoreService(simulation.memory, self)
-        total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000}
+        total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000, **simulation.resources}
         config: dict[str, Any] = {"host_id": self.host_id, "sys_path": [], "cwd": "", "trace_dir": None}
         config["log_dir"] = f"{self.directory}/calls"
         others = [self.store] if self.gcs is None else [self.store, self.gcs]
-        labels = {"actorlib.io/node-id": process_id.hex()}
+        labels = {"actorlib.io/node-id": process_id.hex(), **simulation.labels}
         self.service: SimNodeService
         service = SimNodeService(self, gcs_address, total, labels, config, max(1, int(cpus)), others)
         self.loop.handlers.update(self.store.handlers)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import greenlet
@@ -24,6 +25,7 @@ from actorlib.runtime.drivers.cluster_view import ClusterView
 from actorlib.runtime.drivers.worker import Worker
 from actorlib.runtime.mailbox import Item
 from actorlib.runtime.task import Task
+from actorlib.scheduler.resources import to_units
 from actorlib.testing.clocks import virtual_surroundings
 from actorlib.testing.fault_plans import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryJournal, MemoryStoreClient
@@ -51,6 +53,23 @@ class ProcessEnds(BaseException):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+NO_VARIABLES: dict[str, str] = {}
+
+
+def exchange_variables(before: dict[str, str | None], there: dict[str, str], wanted: dict[str, str]) -> dict[str, str]:
+    """Environment variables of one simulated process for those of another. ``before``: what the real ones were."""
+    for name in there:
+        earlier = before.pop(name)
+        if earlier is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = earlier
+    for name, value in wanted.items():
+        before[name] = os.environ.get(name)
+        os.environ[name] = value
+    return wanted
 
 
 class InWorld:
@@ -138,6 +157,8 @@ class SimWorker(InWorld, Worker):
         simulation.pids[config["process_id"]] = pid
         self._main_greenlet: Any = None
         Worker.__init__(self, config)
+        variables = serialization.parse_runtime_env(config.get("runtime_env", "")).get("env_vars", {})
+        self.environment: dict[str, str] = variables or NO_VARIABLES
 
     def run_call(self, item: Item) -> None:
         for look in self.simulation.watch.begins:
@@ -191,7 +212,14 @@ class Simulation:
     """The world that ``simulate`` gives: its nodes, and what can go wrong with them."""
 
     def __init__(
-        self, seed: int, nodes: int, num_cpus: float, memory_bytes: int = STORE_BYTES, own_gcs: bool = False
+        self,
+        seed: int,
+        nodes: int,
+        num_cpus: float,
+        memory_bytes: int = STORE_BYTES,
+        own_gcs: bool = False,
+        resources: Mapping[str, float] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self.world = World(seed)
         self.network = Network(self.world)
@@ -209,11 +237,15 @@ class Simulation:
         self._next_pid = 1000
         self.waiting: dict[Any, Any] = {}  # greenlets that wait for references, and for which
         self._graveyard: list[Any] = []
+        self._environment: dict[str, str] = NO_VARIABLES  # variables of the process that runs now
+        self._variables: dict[str, str | None] = {}  # and what they were before
         self.violations: list[Violation] = []
         self.world.on_switch = self._switched
         self.world.tell_waits = lambda: wait_graph(self)
         self.world.holds = self._holds
         self.num_cpus = num_cpus
+        self.resources = {name: to_units(name, amount) for name, amount in (resources or {}).items()}
+        self.labels = dict(labels or {})
         self.nodes: list[SimNode] = []
         for _ in range(nodes):
             self.add_node()
@@ -232,9 +264,11 @@ class Simulation:
         address = getattr(process, "address", None)
         return self.pids.get(address.process_id, 1) if address is not None else 1
 
-    @staticmethod
-    def _switched(owner: Any) -> None:
+    def _switched(self, owner: Any) -> None:
         _engine.Slot.engine = owner
+        wanted: dict[str, str] = getattr(owner, "environment", NO_VARIABLES)
+        if wanted is not self._environment:
+            self._environment = exchange_variables(self._variables, self._environment, wanted)
 
     @staticmethod
     def _holds(owner: Any, go_on: Callable[[], None]) -> bool:
@@ -491,6 +525,8 @@ def simulate(
     check: bool = True,
     memory_bytes: int = STORE_BYTES,
     own_gcs: bool = False,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Iterator[Simulation]:
     """Run the block in a simulated cluster. The same seed gives the same run.
 
@@ -502,6 +538,7 @@ def simulate(
         check: whether the oracles look at the end as well, once what the block used has been let go.
         memory_bytes: shared memory of each machine.
         own_gcs: whether the GCS is a process of its own, as under ``actorlib start``, which can crash and come back.
+        resources, labels: of each machine, beside its CPUs.
 
     Raises:
         Violation: an oracle saw something wrong (see ``actorlib.testing.oracles``).
@@ -512,7 +549,7 @@ def simulate(
         raise TypeError(f"seed must be an integer, not {seed!r}")
     if _engine.Slot.engine is not None:
         raise RuntimeError("a session runs already in this process: call actorlib.shutdown() first")
-    simulation = Simulation(seed, nodes, num_cpus, memory_bytes, own_gcs)
+    simulation = Simulation(seed, nodes, num_cpus, memory_bytes, own_gcs, resources, labels)
     world = simulation.world
     world.adopt_main(simulation.driver)
     was_closed = _engine.Slot.closed

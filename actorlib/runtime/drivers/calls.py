@@ -389,10 +389,10 @@ class Calls(Objects):
             oid = self.loop.run(lambda: self._take_item(task_id, stream))
             if oid is not None:
                 return ObjectRef(oid, self.address, self.drop_ref)
-            if stream.ended is not None and not stream.items:
+            if stream.is_drained():
                 return None
             self.refuse_blocking()
-            ready = self.drive(lambda: bool(stream.items) or stream.ended is not None, timeout, (done,))
+            ready = self.drive(lambda: bool(stream.items) or stream.is_drained(), timeout, (done,))
             if not ready or self.closed:
                 raise exceptions.GetTimeoutError(f"no item within {timeout} s: {self.why_pending(done)}")
 
@@ -407,7 +407,7 @@ class Calls(Objects):
         stream, _ = generator._state
 
         def begin(_: None) -> None:
-            if stream.items or stream.ended is not None:
+            if stream.items or stream.is_drained():
                 callback()
             else:
                 stream.waiters.append(callback)

@@ -6,7 +6,6 @@ import inspect
 import os
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NoReturn
@@ -62,6 +61,7 @@ class Execution(ClusterView):
         self._recent: dict[ObjectId, Value] = {}
         self._recent_bytes = 0
         self._finished: deque[Finished] = deque()
+        self._items: deque[tuple[Item, messages.GeneratorItem, list[Any]]] = deque()
         self._sending = False  # _send_finished is posted and has not begun
         self._consumed: dict[TaskId, int] = {}
         self._calls_of: dict[bytes, int] = {}
@@ -192,22 +192,10 @@ class Execution(ClusterView):
             return ResultStatus.EXCEPTION, error.value
         if item.cancelled and isinstance(error, _interruptions()):
             return ResultStatus.CANCELLED, self.error_value("TaskCancelledError", f"{name} was cancelled while it ran")
-        text = self.traceback_text(error)
+        text = exceptions.traceback_text(error)
         error.__traceback__ = None
         value = self.exception_value(exceptions.task_error(error, name, text, self.os_pid(), self.node.node_id))
         return ResultStatus.EXCEPTION, value
-
-    @staticmethod
-    def traceback_text(error: BaseException) -> str:
-        """The user's part of the traceback, without our frames above it."""
-        try:
-            trace = error.__traceback__
-            while trace is not None and "actorlib" in trace.tb_frame.f_globals.get("__name__", ""):
-                trace = trace.tb_next
-            lines = traceback.format_exception(type(error), error, trace or error.__traceback__, limit=-100)
-            return "".join(lines)[-50_000:]
-        except Exception as broken:
-            return f"{type(error).__name__} (its traceback can't be printed: {broken!r})"
 
     def finish(
         self, item: Item, context: CallContext, status: int, values: Any, references: Any, took_s: float
@@ -228,6 +216,7 @@ class Execution(ClusterView):
 
     def _send_finished(self, _: None) -> None:
         self._sending = False
+        self._flush_items(None)
         batches: dict[Any, list[CallResult]] = {}
         finished = self._finished
         for _done in range(len(finished)):
@@ -373,7 +362,13 @@ class Execution(ClusterView):
         value = self.value_of(object_id(item.call.task_id, index + 1), produced, references)
         self.item_made(item, value)
         message = messages.GeneratorItem(item.call.task_id, index, value)
-        self.loop.call_soon(lambda: self._send_item(item, message, references))
+        self._items.append((item, message, references))
+        self.loop.post(self._flush_items, None)
+
+    def _flush_items(self, _: None) -> None:
+        """Items leave before the results of calls that ended after them, their own call's end included."""
+        while self._items:
+            self._send_item(*self._items.popleft())
 
     def item_made(self, item: Item, value: Value) -> None:
         """A generator has given an item."""

@@ -169,6 +169,9 @@ class Process:
     def exception_value(self, error: BaseException) -> Value:
         return (messages.VALUE_ERROR, serialization.serialize(error).data, f"{type(error).__name__}: {error}")
 
+    def count_of(self, value: Value) -> int:
+        return int(serialization.deserialize(value))
+
     def matches(self, error: Value, classes: Any) -> bool:
         if isinstance(classes, bytes):  # of a handle that came from elsewhere
             classes = serialization.deserialize(classes)
