@@ -34,3 +34,13 @@ def dumps(value: Any, buffer_callback: Buffers = None) -> bytes:
     target = io.BytesIO()
     Pickler(target, 5, buffer_callback).dump(value)
     return target.getvalue()
+
+
+def forget_classes() -> None:
+    """Begin anew with the numbers by which a class that comes back is known.
+
+    They are drawn at random. In simulated worlds of one seed they are the same, so that a class of one world would be
+    taken for another's.
+    """
+    cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.clear()
+    cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.clear()

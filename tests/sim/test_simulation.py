@@ -229,3 +229,21 @@ def test_a_session_and_a_simulation_exclude_each_other():
     with simulate(seed=1), pytest.raises(RuntimeError, match="a session runs already"), simulate(seed=2):
         pass
     assert not actorlib.is_initialized()
+
+
+made_for_worlds = []  # they live on, as classes of a test module do
+
+
+@pytest.mark.parametrize("word", ["one", "other"])
+def test_classes_of_worlds_with_the_same_seed_are_not_taken_for_each_other(word):
+    """Classes that travel by value get random numbers, and those come from the seed."""
+
+    def tell(self):
+        return word
+
+    cls = type("Teller", (), {"__module__": "__main__", "tell": tell})
+    made_for_worlds.append(cls)
+    with simulate(seed=5):
+        teller = actorlib.remote(cls).remote()
+        assert actorlib.get(teller.tell.remote()) == word
+        del teller

@@ -1,4 +1,7 @@
-"""A call takes effect at most once where that is promised, and one caller's calls start in the order they were made."""
+"""A call takes effect at most once where that is promised, and one caller's calls start in the order they were made.
+
+Calls of durable actors may start again: their effects are judged by the histories that their tests record.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,14 @@ class Calls(Oracle):
         self._starts: dict[TaskId, int] = {}
         self._allowed: dict[TaskId, int] = {}
         self._last: dict[tuple[bytes, int, bytes], TaskId] = {}
+        self._sequences: dict[tuple[bytes, int, bytes], int] = {}
 
     def begins(self, worker: SimWorker, item: Item) -> None:
         task_id, caller = item.call.task_id, item.link.peer.process_id
+        if worker.log is not None:
+            if item.origin is not None:
+                self._durable(worker, item)
+            return
         task = self._task_of(caller, task_id)
         if task is not None:
             self._count(task, task_id)
@@ -36,6 +44,13 @@ class Calls(Oracle):
             text = f"{item.call.target} of {worker.class_name} starts after a later call of its caller ({before.hex()})"
             self.see(before < task_id, text, task_id)
             self._last[place] = task_id
+
+    def _durable(self, worker: SimWorker, item: Item) -> None:
+        place = (worker.actor_id, worker.incarnation, item.origin.caller)
+        before, now = self._sequences.get(place, -1), item.origin.sequence
+        text = f"{item.call.target} of {worker.class_name} is number {now} of its caller and starts after {before}"
+        self.see(before < now, text, item.call.task_id)
+        self._sequences[place] = now
 
     def _task_of(self, caller: bytes, task_id: TaskId) -> Task | None:
         process = self.world.process(caller)
