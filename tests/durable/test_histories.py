@@ -199,3 +199,16 @@ def test_a_bank_loses_no_money(seed):
         assert {name: actorlib.get(a.read.remote(), timeout=T) for name, a in accounts.items()} == balance
         assert hit.total() > 0
         del accounts, tellers, refs
+
+
+def test_a_full_disk_holds_answers_back_until_there_is_room():
+    with simulate(seed=1) as world:
+        counter = Counter.remote()
+        assert actorlib.get(counter.add.remote(1), timeout=T) == 1
+        world.nodes[0].disk.is_full = True
+        ref = counter.add.remote(1)
+        with pytest.raises(actorlib.exceptions.GetTimeoutError):
+            actorlib.get(ref, timeout=30)
+        world.nodes[0].disk.is_full = False
+        assert actorlib.get(ref, timeout=T) == 2
+        del counter, ref

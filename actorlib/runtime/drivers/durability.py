@@ -100,7 +100,7 @@ class Durability(RecordedInputs):
         self.log_file.is_synced = self.level != "worker"
         self._suspect: tuple[tuple[bytes, int], int] | None = None
         self._unfinished: Item | None = None
-        self._could_not_write = False
+        self._write_again_at = 0.0
         self.loop.before_flush = self.write_log
         self._come_back(item, spec, cls, boot)
 
@@ -508,6 +508,8 @@ class Durability(RecordedInputs):
     def write_log(self) -> bool:
         """Called by the loop before anything leaves. False: it can't be written now, so nothing may leave."""
         assert self.log is not None
+        if self._write_again_at > self.loop.now():
+            return False
         records = self.log.take()
         if not records:
             return True
@@ -515,12 +517,12 @@ class Durability(RecordedInputs):
             self.log_file.append(records)
         except OSError as error:
             self.log.put_back(records)
-            if not self._could_not_write:
-                self._could_not_write = True
+            if not self._write_again_at:
                 self.say(f"its call log can't be written ({error}); it answers nobody until there is room")
+            self._write_again_at = self.loop.now() + limits.log_retry_s
             self.loop.call_later(limits.log_retry_s, _nothing)
             return False
-        self._could_not_write = False
+        self._write_again_at = 0.0
         return True
 
     # -- references in the state ---------------------------------------------------------------------------------------
