@@ -265,3 +265,23 @@ def test_recursion_a_thousand_deep_inside_a_task():
     assert actorlib.get(deep.remote(800), timeout=10) == 800
     with pytest.raises(RecursionError):
         actorlib.get(deep.remote(100_000), timeout=10)
+
+
+def test_a_worker_gives_back_free_memory_once_it_has_nothing_to_do():
+    import psutil
+
+    @actorlib.remote
+    class Maker:
+        def work(self):
+            import numpy as np
+
+            kept = [np.ones(1_000_000, np.uint8) for _ in range(50)]
+            return os.getpid(), len(kept)
+
+    maker = Maker.remote()
+    pid, _ = actorlib.get(maker.work.remote(), timeout=20)
+    process = psutil.Process(pid)
+    deadline = time.monotonic() + 20
+    while process.memory_full_info().uss > 40_000_000 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.memory_full_info().uss < 40_000_000

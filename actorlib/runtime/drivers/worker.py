@@ -20,6 +20,7 @@ from actorlib import exceptions, serialization
 from actorlib.actor import ActorHandle
 from actorlib.engine import Slot, resource_map
 from actorlib.object_ref import ObjectRef
+from actorlib.runtime.drivers import heap
 from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.concurrency import ThreadRunner
 from actorlib.runtime.drivers.durability import Durability
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 IMPORTED_LATER = ("asyncio", "actorlib.runtime.drivers.async_actor")
 """What the zygote imports when it has a moment: many workers need it, but not the first one."""
+TIDY_AFTER_S = 2.0
 BLOCKED_NOTICE_DELAY_S = 0.005
 SWITCH_INTERVAL_S = 0.0005
 DEVICE_VARIABLES = {"GPU": "CUDA_VISIBLE_DEVICES", "TPU": "TPU_VISIBLE_CHIPS"}
@@ -69,6 +71,8 @@ class Worker(Durability):
         self._blocked_timer: Timer | None = None
         self._blocked_told = False
         self._deadlock: str | None = None
+        self._calls_run = 0
+        self._is_tidying = False
         self._keep_surroundings()
         self._main = threading.main_thread().ident or 0
         m = messages
@@ -324,7 +328,11 @@ class Worker(Durability):
     def run(self) -> None:
         """The main thread's life."""
         self.loop.post(self.node_link.send, messages.WorkerReady(self.address, self.os_pid()))
+        keeps_memory = heap.keep_freed_memory()
         while self.stopping is None:
+            if keeps_memory and self._calls_run and not self._is_tidying:
+                self._is_tidying = True
+                self.loop.call_later(TIDY_AFTER_S, lambda: self._tidy(self._calls_run))
             self.loop.drive(self._has_work, None)
             if self._to_create is not None:
                 creation, self._to_create = self._to_create, None
@@ -337,6 +345,14 @@ class Worker(Durability):
 
     def _mend(self) -> None:
         self._surroundings.mend(directory_too=self.spec is None)
+
+    def _tidy(self, calls_run: int) -> None:
+        """Give free memory back once nothing has run for a moment."""
+        if self._calls_run == calls_run and not self.mailbox.running:
+            heap.give_back()
+            self._calls_run, self._is_tidying = 0, False
+        else:
+            self.loop.call_later(TIDY_AFTER_S, lambda: self._tidy(self._calls_run))
 
     def _has_work(self) -> bool:
         if self.stopping is not None or self._to_create is not None or self.mailbox.can_start():
@@ -354,6 +370,7 @@ class Worker(Durability):
                 item = mailbox.pop()
             if item is None:
                 break
+            self._calls_run += 1
             if self.runner is not None:
                 self.runner.start(item)
                 continue

@@ -1,0 +1,29 @@
+"""What the C library does with memory that is free: a worker keeps some of it while it is busy.
+
+By default glibc gives a freed array's pages back to the kernel at once, and the next array of that size faults them in
+again: for tasks that make arrays of a megabyte this is more than half of their time. So workers let it keep a bounded
+amount, and give that back when they have had nothing to do for a moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+KEPT_BYTES_MAX = 64 << 20
+MAPPED_ABOVE_BYTES = 32 << 20
+"""Larger ones are mapped and unmapped each by itself (glibc takes no larger threshold)."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep up to KEPT_BYTES_MAX of free memory; False where it can't be told so (not glibc)."""
+    library = ctypes.CDLL(None)
+    mallopt = getattr(library, "mallopt", None)
+    if mallopt is None or not hasattr(library, "malloc_trim"):
+        return False
+    return bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES_MAX)) and bool(mallopt(M_MMAP_THRESHOLD, MAPPED_ABOVE_BYTES))
+
+
+def give_back() -> None:
+    """Return what is free to the kernel."""
+    ctypes.CDLL(None).malloc_trim(0)
