@@ -16,6 +16,8 @@ from actorlib.transport.ids import JobId, ProcessId
 from actorlib.transport.link import Address
 
 UNUSED = "it had been idle for long"
+READY_MAX = 2
+"""Fresh workers that are kept ready beside the actors."""
 
 
 class WorkerState(enum.Enum):
@@ -59,10 +61,11 @@ class Worker:
 class Demand:
     """A lease that needs a worker."""
 
-    __slots__ = ("job_id", "request", "runtime_env")
+    __slots__ = ("is_lasting", "job_id", "request", "runtime_env")
 
-    def __init__(self, request: Any, job_id: JobId, runtime_env: str) -> None:
+    def __init__(self, request: Any, job_id: JobId, runtime_env: str, is_lasting: bool) -> None:
         self.request = request
+        self.is_lasting = is_lasting
         self.job_id = job_id
         self.runtime_env = runtime_env
 
@@ -88,9 +91,13 @@ class WorkerPool:
         self.workers[process_id] = Worker(process_id, runtime_env)
         self._starting[runtime_env] = self._starting.get(runtime_env, 0) + 1
 
-    def demand(self, request: Any, job_id: JobId, runtime_env: str) -> None:
-        """A worker for a lease: an idle one that fits, else the next that starts."""
-        demand = Demand(request, job_id, runtime_env)
+    def demand(self, request: Any, job_id: JobId, runtime_env: str, is_lasting: bool = False) -> None:
+        """A worker for a lease: an idle one that fits, else the next that starts.
+
+        Args:
+            is_lasting: It will not come back (an actor has it), so another is made ready in its place.
+        """
+        demand = Demand(request, job_id, runtime_env, is_lasting)
         worker = self._take_idle(runtime_env, job_id) or self._take_idle(runtime_env, JobId(b""))
         if worker is not None:
             self._give(worker, demand)
@@ -117,10 +124,18 @@ class WorkerPool:
         worker.move(WorkerState.LEASED)
         if self._found(demand.request, worker):
             worker.job_id = demand.job_id
+            if demand.is_lasting and not demand.runtime_env:
+                self._keep_ready()
             return True
         worker.move(WorkerState.IDLE)
         self._make_idle(worker)
         return False
+
+    def _keep_ready(self) -> None:
+        """See to it that a few fresh workers are there for whoever comes next."""
+        coming = self._starting.get("", 0) - len(self._demands.get("", ()))
+        for _ in range(min(self._keep_idle, READY_MAX) - coming - len(self._idle.get(("", JobId(b"")), ()))):
+            self._start_one("")
 
     def _offer(self, worker: Worker) -> None:
         """An idle worker: for the oldest demand that it fits, else it stays idle."""

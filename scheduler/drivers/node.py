@@ -441,7 +441,7 @@ class NodeService(Member):
 
     def find_worker(self, request: Request) -> None:
         message = request.message
-        self.workers.demand(request, message.job_id, message.runtime_env)
+        self.workers.demand(request, message.job_id, message.runtime_env, request.is_actor)
         self._changed()
 
     def _worker_found(self, request: Request, worker: Worker) -> bool:

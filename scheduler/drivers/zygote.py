@@ -38,6 +38,9 @@ class Zygote:
         self._poll.register(connection, select.POLLIN)
         self._children: dict[int, tuple[int, bytes]] = {}  # pidfd -> (pid, worker id)
         self._module = importlib.import_module(worker_module)
+        prepare: Callable[[], None] | None = getattr(self._module, "prepare", None)
+        if prepare is not None:
+            prepare()
         self._later = list(getattr(self._module, "IMPORTED_LATER", ()))
 
     def serve(self) -> None:

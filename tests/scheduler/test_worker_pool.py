@@ -56,6 +56,31 @@ def test_a_returned_worker_serves_its_job_again_and_no_other():
     assert house.given[-1] == ("second", house.started[0]) and len(house.started) == 2
 
 
+def test_in_place_of_a_worker_that_does_not_come_back_another_is_made_ready():
+    house = House(keep_idle=2)
+    house.pool.demand("task", JOB, "")
+    house.ready(house.started[0])
+    assert len(house.started) == 1  # a task's worker comes back
+    house.pool.demand("actor", OTHER_JOB, "", is_lasting=True)
+    house.ready(house.started[1])
+    assert house.given[-1] == ("actor", house.started[1]) and len(house.started) == 4
+    house.ready(house.started[2])
+    house.ready(house.started[3])
+    house.pool.demand("next actor", OTHER_JOB, "", is_lasting=True)
+    assert house.given[-1][0] == "next actor" and len(house.started) == 5  # at once, and one for the next
+    house.pool.check()
+
+
+def test_as_many_actors_at_once_as_there_may_be_make_only_a_few_ready():
+    house = House(keep_idle=64)
+    for number in range(100):
+        house.pool.demand(number, JOB, "", is_lasting=True)
+    for process_id in list(house.started):
+        house.ready(process_id)
+    assert [request for request, _ in house.given] == list(range(100))
+    assert len(house.started) == 102
+
+
 def test_environments_are_kept_apart():
     house = House()
     house.pool.prestart(1)

@@ -13,17 +13,19 @@ KEPT_BYTES_MAX = 64 << 20
 MAPPED_ABOVE_BYTES = 32 << 20
 """Larger ones are mapped and unmapped each by itself (glibc takes no larger threshold)."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+_LIBRARY = ctypes.CDLL(None)
 
 
-def keep_freed_memory() -> bool:
-    """Let the C library keep up to KEPT_BYTES_MAX of free memory; False where it can't be told so (not glibc)."""
-    library = ctypes.CDLL(None)
-    mallopt = getattr(library, "mallopt", None)
-    if mallopt is None or not hasattr(library, "malloc_trim"):
-        return False
-    return bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES_MAX)) and bool(mallopt(M_MMAP_THRESHOLD, MAPPED_ABOVE_BYTES))
+def keep_freed_memory() -> None:
+    """Let the C library keep up to KEPT_BYTES_MAX of free memory. Done once, by the zygote; workers inherit it."""
+    mallopt = getattr(_LIBRARY, "mallopt", None)
+    if mallopt is not None:  # it is glibc
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES_MAX)
+        mallopt(M_MMAP_THRESHOLD, MAPPED_ABOVE_BYTES)
 
 
 def give_back() -> None:
     """Return what is free to the kernel."""
-    ctypes.CDLL(None).malloc_trim(0)
+    trim = getattr(_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)

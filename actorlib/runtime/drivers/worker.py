@@ -328,9 +328,8 @@ class Worker(Durability):
     def run(self) -> None:
         """The main thread's life."""
         self.loop.post(self.node_link.send, messages.WorkerReady(self.address, self.os_pid()))
-        keeps_memory = heap.keep_freed_memory()
         while self.stopping is None:
-            if keeps_memory and self._calls_run and not self._is_tidying:
+            if self._calls_run and not self._is_tidying:
                 self._is_tidying = True
                 self.loop.call_later(TIDY_AFTER_S, lambda: self._tidy(self._calls_run))
             self.loop.drive(self._has_work, None)
@@ -527,6 +526,11 @@ def apply_environment(config: dict[str, Any]) -> None:
     if runtime_env.get("working_dir"):
         os.chdir(runtime_env["working_dir"])
         sys.path.insert(0, runtime_env["working_dir"])
+
+
+def prepare() -> None:
+    """What the zygote does once for all workers."""
+    heap.keep_freed_memory()
 
 
 def main(config: dict[str, Any]) -> int:
