@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actorlib import actor, engine, exceptions, remote_function
 from actorlib.actor import ActorClass, ActorHandle, exit_actor, method
@@ -30,16 +30,21 @@ from actorlib.object_ref import ObjectRef, ObjectRefGenerator
 from actorlib.options import Checkpoint
 from actorlib.remote_function import RemoteFunction
 from actorlib.runtime_context import get_gpu_ids, get_runtime_context
-from actorlib.supervision import Child, DeadLetter, Down, Supervisor, branch, link, monitor, on_dead_letter
 from actorlib.transport.ids import ActorID, JobID, NodeID, ObjectID, PlacementGroupID, TaskID, WorkerID
 
+if TYPE_CHECKING:
+    from actorlib.supervision import Child, DeadLetter, Down, Supervisor, branch, link, monitor, on_dead_letter
+
 __version__ = "0.1.0"
+_OF_SUPERVISION = ("Child", "DeadLetter", "Down", "Supervisor", "branch", "link", "monitor", "on_dead_letter")
 
 
 def __getattr__(name: str) -> Any:
     """Rooms that few programs enter are imported when they do."""
     if name in ("util", "cluster_utils", "dag", "envs"):
         return importlib.import_module(f"actorlib.{name}")
+    if name in _OF_SUPERVISION:
+        return getattr(importlib.import_module("actorlib.supervision"), name)
     raise AttributeError(f"module 'actorlib' has no attribute {name!r}")
 
 
