@@ -37,6 +37,7 @@ from actorlib.transport.messages import (
     PullOpen,
     PullRedirected,
     PullRefused,
+    Value,
 )
 
 REDIRECTS_MAX = 50
@@ -102,6 +103,7 @@ class Pull:
         "missing",
         "object_id",
         "order",
+        "place",
         "reason",
         "redirects",
         "silent",
@@ -125,6 +127,7 @@ class Pull:
         self.tried: dict[NodeId, None] = {}  # have refused
         self.silent: dict[NodeId, None] = {}  # have not answered
         self.redirects = 0
+        self.place: Value = None
         self.reason = "no node is known to have it"
         self.size = 0
         self.stamp = 0
@@ -150,13 +153,16 @@ class Pulls:
         self._bytes_in_flight = 0
 
     # -- what readers want ---------------------------------------------------------------------------------------------
-    def want(self, now: float, object_id: ObjectId, nodes: Iterable[Address], urgency: Urgency) -> None:
-        """Copy an object here; ``nodes`` may have it. Asked for again, it may become more urgent."""
+    def want(
+        self, now: float, object_id: ObjectId, nodes: Iterable[Address], urgency: Urgency, place: Value = None
+    ) -> None:
+        """Copy an object here; ``nodes`` may have it, ``place`` is its value. Asked for again, it may become urgent."""
         pull = self.pulls.get(object_id)
         if pull is None:
             self._arrivals += 1
             pull = self.pulls[object_id] = Pull(object_id, urgency, self._arrivals)
         pull.urgency = min(pull.urgency, urgency)
+        pull.place = place if place is not None else pull.place
         self._know(pull, nodes)
         self._open(now)
         self._issue(now)
@@ -197,7 +203,7 @@ class Pulls:
         pull.sources[address.node_id] = Source(address, now)
         pull.asked[address.node_id] = address
         avoid = tuple(node for node in (*pull.tried, *pull.silent) if node != address.node_id)
-        self._port.send(address, PullOpen(pull.object_id, avoid))
+        self._port.send(address, PullOpen(pull.object_id, avoid, pull.place))
 
     # -- what sources say ----------------------------------------------------------------------------------------------
     def _find(self, node_id: NodeId, object_id: ObjectId) -> tuple[Pull, Source] | None:

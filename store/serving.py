@@ -31,6 +31,7 @@ from actorlib.transport.messages import (
     PullOpen,
     PullRedirected,
     PullRefused,
+    Value,
 )
 
 NAMED_MAX = 3
@@ -41,9 +42,11 @@ class Port(Protocol):
 
     def send(self, node: Address, message: tuple[Any, ...]) -> None: ...
 
-    def open(self, object_id: ObjectId) -> tuple[int, int] | str | None:
-        """Keep the object readable from here on. Gives (size, stamp), or the reason why it can't be read; None: it is
-        expected here, and nothing of it has come yet."""
+    def open(self, object_id: ObjectId, place: Value) -> tuple[int, int] | str | None:
+        """Keep the object readable from here on; ``place`` is where the puller has heard that it lies.
+
+        Gives (size, stamp), or the reason why it can't be read; None: it is expected here, and nothing has come yet.
+        """
 
     def covers(self, object_id: ObjectId, offset: int, length: int) -> bool | None:
         """Whether those bytes are here already; None: they never will be."""
@@ -109,7 +112,7 @@ class Serving:
 
     def _accept(self, served: Served, child: Child, message: PullOpen) -> None:
         object_id = message.object_id
-        readable = self._port.open(object_id)
+        readable = self._port.open(object_id, message.place)
         child.unanswered = message if readable is None else None
         if readable is None:
             return

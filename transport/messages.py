@@ -453,6 +453,7 @@ class PullOpen(NamedTuple):
 
     object_id: ObjectId
     avoid: tuple[NodeId, ...]  # nodes that did not serve: if all others are busy too, take me in spite of it
+    place: Value  # the object's value: its node may not have heard of the object yet, but can look there
 
 
 class PullAccepted(NamedTuple):

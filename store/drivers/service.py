@@ -147,7 +147,7 @@ class StoreService:
             else:
                 self._answer(link, message, None if reason else self._find(object_id))
 
-        self.transfers.fetch(object_id, node_id, message.urgent, done)
+        self.transfers.fetch(object_id, message.value, message.urgent, done)
 
     def _copied(self, object_id: ObjectId) -> None:
         """A copy lies here now: its owner must know, to free it and to fall back on it; and we of its owner's end."""

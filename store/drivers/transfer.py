@@ -18,7 +18,7 @@ from actorlib.transport import limits, messages
 from actorlib.transport.codec import InPlace
 from actorlib.transport.ids import NodeId, ObjectId
 from actorlib.transport.link import Address, Handler, Host, Link
-from actorlib.transport.messages import Payload
+from actorlib.transport.messages import Payload, Value
 
 
 class Reader(Protocol):
@@ -80,8 +80,9 @@ class Transfers:
         return self._host.now()
 
     # -- for the store -------------------------------------------------------------------------------------------------
-    def fetch(self, object_id: ObjectId, node_id: NodeId, urgent: bool, reader: Reader | None) -> None:
-        """Copy an object from ``node_id``, or from whoever that names; ``reader`` hears how it went."""
+    def fetch(self, object_id: ObjectId, place: Value, urgent: bool, reader: Reader | None) -> None:
+        """Copy an object from the node that its value names, or whoever that names; ``reader`` hears how it went."""
+        node_id = NodeId(place[1])
         address = self._node_address(node_id)
         if address is None and object_id not in self.pulls.pulls:
             if reader is not None:
@@ -90,7 +91,7 @@ class Transfers:
         if reader is not None:
             self._readers.setdefault(object_id, []).append(reader)
         nodes = [address] if address is not None else []
-        self.pulls.want(self._now(), object_id, nodes, Urgency.GET if urgent else Urgency.PREFETCH)
+        self.pulls.want(self._now(), object_id, nodes, Urgency.GET if urgent else Urgency.PREFETCH, place)
         self._keep_ticking()
 
     def _keep_ticking(self) -> None:
@@ -182,7 +183,7 @@ class Transfers:
             reader(reason, is_full)
 
     # -- what serving asks for -----------------------------------------------------------------------------------------
-    def open(self, object_id: ObjectId) -> tuple[int, int] | str | None:
+    def open(self, object_id: ObjectId, place: Value) -> tuple[int, int] | str | None:
         pull = self.pulls.filling(object_id)
         try:
             if pull is not None:
@@ -190,17 +191,26 @@ class Transfers:
                 view = self._files.map(arrival.slab.path, arrival.offset, arrival.size)
                 self._open[object_id] = view
                 return pull.size, pull.stamp
-            if object_id not in self._catalog.objects:
-                if object_id in self.pulls.pulls:
-                    return None
+            if object_id in self._catalog.objects:
+                path, offset, size = self._restore(object_id)
+            elif object_id in self.pulls.pulls:
+                return None
+            elif self._is_ours(place):  # written, and the writer's word that it is has not come yet
+                path, offset, size = place[2], place[3], place[4]
+            else:
                 return f"it is not on node {self._host.address.node_id.hex()[:8]}"
-            path, offset, size = self._restore(object_id)
             view = self._files.map(path, offset, size)
             stamp = slab.read_stamp(view, object_id)
         except (ObjectMissing, slab.CorruptObject) as error:
             return f"it can't be read on node {self._host.address.node_id.hex()[:8]}: {error}"
         self._open[object_id] = view
         return size, stamp
+
+    def _is_ours(self, place: Value) -> bool:
+        """Whether a value names a place in a slab of this node. What lies there is looked at before it is believed."""
+        if type(place) is not tuple or len(place) != 6 or place[0] != messages.VALUE_STORED:
+            return False
+        return bool(place[1] == self._host.address.node_id and place[2] in self._catalog.by_path)
 
     def covers(self, object_id: ObjectId, offset: int, length: int) -> bool | None:
         view = self._open.get(object_id)

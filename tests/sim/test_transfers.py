@@ -10,7 +10,7 @@ import pytest
 
 import actorlib
 from actorlib.testing import simulate
-from actorlib.transport import limits
+from actorlib.transport import limits, messages
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 ITEMS = 1 << 20  # 8 MiB: four chunks
@@ -112,3 +112,13 @@ def test_arguments_are_on_their_way_before_the_task_before_is_done():
         assert len(world.nodes[1].store.catalog.objects) == 3
         actorlib.get(done, timeout=100)
         del reader, refs, done
+
+
+def test_an_object_is_found_before_its_writer_has_told_of_it():
+    with joined(seed=5, nodes=2) as world:
+        told = world.nodes[0].loop.handlers[messages.ObjectsSealed]
+        world.nodes[0].loop.handlers[messages.ObjectsSealed] = lambda *args: world.after(1.0, lambda: told(*args))
+        ref = actorlib.put(np.ones(ITEMS))
+        assert actorlib.get(on(world.nodes[1], total).remote(ref), timeout=100) == ITEMS
+        time.sleep(2.0)
+        del ref

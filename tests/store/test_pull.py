@@ -86,7 +86,7 @@ def wanted(log):
 def test_an_object_is_asked_for_taken_in_chunks_and_complete(pulls, port):
     pulls.want(0.0, oid(1), [A], Urgency.GET)
     pulls.want(0.0, oid(1), [A], Urgency.GET)
-    assert port.take() == [("a", PullOpen(oid(1), ()))]
+    assert port.take() == [("a", PullOpen(oid(1), (), None))]
     accept(pulls, A, STEP + 10)
     assert port.take() == [
         ("begin", oid(1), STEP + 10),
@@ -136,10 +136,10 @@ def test_only_so_many_are_open_and_the_urgent_ones_first(pulls, port, monkeypatc
     monkeypatch.setattr(limits, "pulls_open_max", 1)
     for n, urgency in ((1, Urgency.PREFETCH), (2, Urgency.PREFETCH), (3, Urgency.GET)):
         pulls.want(0.0, oid(n), [A], urgency)
-    assert port.take() == [("a", PullOpen(oid(1), ()))]
+    assert port.take() == [("a", PullOpen(oid(1), (), None))]
     accept(pulls, A, 10)
     send_chunk(pulls, A, 0, 10)
-    assert ("a", PullOpen(oid(3), ())) in port.take()
+    assert ("a", PullOpen(oid(3), (), None)) in port.take()
 
 
 def test_a_lost_source_is_replaced_and_what_has_come_stays(pulls, port):
@@ -148,7 +148,7 @@ def test_a_lost_source_is_replaced_and_what_has_come_stays(pulls, port):
     send_chunk(pulls, A, STEP, STEP)
     port.take()
     pulls.node_lost(1.0, A.node_id)
-    assert port.take() == [("b", PullOpen(oid(1), (A.node_id,)))]
+    assert port.take() == [("b", PullOpen(oid(1), (A.node_id,), None))]
     accept(pulls, B, 4 * STEP)
     assert sorted(offset for _, offset in wanted(port.take()))[:2] == [0, 2 * STEP]  # not what is here
     for offset in (0, 2 * STEP, 3 * STEP):
@@ -177,7 +177,7 @@ def test_large_objects_come_from_two_nodes_at_once(pulls, port, monkeypatch):
     monkeypatch.setattr(limits, "pull_second_source_bytes_min", 4 * STEP)
     pulls.want(0.0, oid(1), [A], Urgency.GET)
     accept(pulls, A, 8 * STEP, holders=(B,))
-    assert ("b", PullOpen(oid(1), ())) in port.take()
+    assert ("b", PullOpen(oid(1), (), None)) in port.take()
     accept(pulls, B, 8 * STEP)
     assert {node for node, _ in wanted(port.take())} == {"b"}
     sources = pulls.pulls[oid(1)].sources
@@ -204,11 +204,11 @@ def test_silence_makes_it_look_elsewhere_but_never_fail(pulls, port):
     late = limits.pull_answer_timeout_s + 1
     pulls.tick(late)
     pulls.tick(2 * late)
-    assert port.take() == [("a", PullOpen(oid(1), ()))] * 3
+    assert port.take() == [("a", PullOpen(oid(1), (), None))] * 3
     accept(pulls, A, 2 * STEP, holders=(B,), now=2 * late)
     port.take()
     pulls.tick(4 * late)
-    assert port.take() == [("b", PullOpen(oid(1), (A.node_id,)))]
+    assert port.take() == [("b", PullOpen(oid(1), (A.node_id,), None))]
 
 
 def test_no_room_is_told_as_such(pulls, port):
@@ -223,7 +223,7 @@ def test_a_chunk_of_another_length_is_not_believed(pulls, port):
     accept(pulls, A, STEP, holders=(B,))
     send_chunk(pulls, A, 0, STEP - 1)
     log = port.take()
-    assert ("b", PullOpen(oid(1), (A.node_id,))) in log and not any(entry[0] == "write" for entry in log)
+    assert ("b", PullOpen(oid(1), (A.node_id,), None)) in log and not any(entry[0] == "write" for entry in log)
 
 
 def test_an_object_freed_meanwhile_is_given_up(pulls, port):

@@ -33,7 +33,7 @@ class Port:
     def send(self, node, message):
         self.log.append((int(node.node_id[4:]), message))
 
-    def open(self, object_id):
+    def open(self, object_id, place):
         return (self.size, 7) if self.size else "it is not here"
 
     def covers(self, object_id, offset, length):
@@ -54,14 +54,14 @@ def test_two_are_served_and_the_third_is_sent_to_them():
     port = Port()
     serving = Serving(port)
     for n in (1, 2):
-        serving.opened(address(n), PullOpen(OBJECT, ()))
+        serving.opened(address(n), PullOpen(OBJECT, (), None))
     assert [type(message) for _, message in port.take()] == [PullAccepted, PullAccepted]
-    serving.opened(address(3), PullOpen(OBJECT, ()))
+    serving.opened(address(3), PullOpen(OBJECT, (), None))
     assert port.take() == [(3, PullRedirected(OBJECT, (address(1), address(2))))]
-    serving.opened(address(4), PullOpen(OBJECT, ()))
+    serving.opened(address(4), PullOpen(OBJECT, (), None))
     ((_, message),) = port.take()
     assert message.holders[0] == address(2)  # the first was sent somebody already
-    serving.opened(address(3), PullOpen(OBJECT, (address(1).node_id, address(2).node_id)))
+    serving.opened(address(3), PullOpen(OBJECT, (address(1).node_id, address(2).node_id), None))
     assert type(port.take()[0][1]) is PullAccepted  # nobody is left to send it to
     serving.check()
 
@@ -69,10 +69,10 @@ def test_two_are_served_and_the_third_is_sent_to_them():
 def test_who_has_it_whole_is_named_and_the_last_to_leave_closes():
     port = Port()
     serving = Serving(port)
-    serving.opened(address(1), PullOpen(OBJECT, ()))
+    serving.opened(address(1), PullOpen(OBJECT, (), None))
     serving.closed(address(1), PullClosed(OBJECT, True))
     assert port.take()[-1] == "close"
-    serving.opened(address(2), PullOpen(OBJECT, ()))
+    serving.opened(address(2), PullOpen(OBJECT, (), None))
     assert port.take() == [(2, PullAccepted(OBJECT, 2 * STEP, 7, (address(1),)))]
     serving.node_lost(address(2).node_id)
     assert port.take() == ["close"]
@@ -83,14 +83,14 @@ def test_who_has_it_whole_is_named_and_the_last_to_leave_closes():
 def test_what_is_freed_is_refused():
     port = Port()
     serving = Serving(port)
-    serving.opened(address(1), PullOpen(OBJECT, ()))
+    serving.opened(address(1), PullOpen(OBJECT, (), None))
     port.take()
     serving.gone(OBJECT, "it was freed")
     assert port.take() == [(1, messages.PullRefused(OBJECT, "it was freed")), "close"]
     serving.wanted(address(1), ChunkWanted(OBJECT, 0, STEP))
     assert port.take() == [(1, messages.PullRefused(OBJECT, "it is not being served"))]
     port.size = 0
-    serving.opened(address(1), PullOpen(OBJECT, ()))
+    serving.opened(address(1), PullOpen(OBJECT, (), None))
     assert port.take()[0] == (1, messages.PullRefused(OBJECT, "it is not here"))
     serving.check()
 
@@ -180,7 +180,7 @@ class Peer:
         self.serving.gone(object_id, reason)
         self.outcome = reason
 
-    def open(self, object_id):
+    def open(self, object_id, place):
         if self.whole or self.pulls.filling(object_id):
             return (self.net.size, 7)
         return None if object_id in self.pulls.pulls else "it is not here"
