@@ -1020,6 +1020,12 @@ class TaskEvents(NamedTuple):
     dropped: int
 
 
+class ObjectEvents(NamedTuple):
+    """node -> GCS, batched and bounded: (object id, state, bytes, process id of the owner) of what has changed."""
+
+    rows: tuple[tuple[Any, ...], ...]
+
+
 class StateQuery(NamedTuple):
     """-> GCS; ``table`` one of nodes, jobs, actors, groups, tasks, objects, lineage. Answered by StateRows."""
 
@@ -1206,6 +1212,7 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (169, CommitBundles, _D.GCS_TO_NODE),
     (170, ReleaseBundles, _D.GCS_TO_NODE),
     (180, TaskEvents, _D.TO_GCS),
+    (20, ObjectEvents, _D.TO_GCS),
     (181, StateQuery, _D.TO_GCS),
     (182, StateRows, _D.FROM_GCS),
     (183, NodeStatus, _D.PROCESS_TO_NODE),

@@ -89,6 +89,7 @@ class GcsService:
             m.GroupSubscribe: groups.subscribe,
             m.BundlesPrepared: groups.prepared,
             m.TaskEvents: lambda _, message: self.records.add(message),
+            m.ObjectEvents: self.records.add_objects,
             m.StateQuery: self._on_query,
         }
 
@@ -169,6 +170,7 @@ class GcsService:
         self.actors.place_homeless()
 
     def _node_lost(self, node_id: NodeId, reason: str) -> None:
+        self.records.node_lost(node_id)
         self.groups.node_lost(node_id)
         self.actors.node_lost(node_id, reason)
 
@@ -196,7 +198,7 @@ class GcsService:
             "actors": self.actors.rows,
             "groups": lambda: [self._group_row(g.view()) for g in self.groups.groups.values()],
             "tasks": self.records.rows,
-            "objects": list,
+            "objects": self.records.object_rows,
             "lineage": self.lineages.table,
         }
         if message.table not in tables:

@@ -172,6 +172,10 @@ class NodeService(Member):
         for worker in self.workers.too_idle(self._now()):
             self._stop_worker(worker, UNUSED)
         self._report()
+        for service in self._others:
+            rows = service.object_changes() if hasattr(service, "object_changes") else ()
+            if rows:
+                self.to_gcs(messages.ObjectEvents(rows))
         self.loop.call_later(limits.heartbeat_period_s, self._tick)
 
     # -- processes that come -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from actorlib.store.catalog import Catalog, Place, StoreFull
 from actorlib.store.drivers.files import SPILL_HEADER, StoreFiles, TornSpill
 from actorlib.store.drivers.shared_memory import ObjectMissing
 from actorlib.store.drivers.transfer import Transfers
+from actorlib.store.reports import ObjectReports
 from actorlib.transport import limits, messages
 from actorlib.transport.ids import NodeId, ObjectId, ProcessId
 from actorlib.transport.link import Address, Handler, Host, Link
@@ -37,6 +38,7 @@ class StoreService:
         self._all_nodes = all_nodes
         self.files = self._make_files(directory, spill_directory)
         self.catalog = Catalog(capacity_bytes, spill_bytes_max, self.files)
+        self._reports = ObjectReports()
         self._watch = watch
         self._is_lost = is_lost
         self._owners: dict[ObjectId, Address] = {}  # of objects that are being copied here
@@ -55,6 +57,10 @@ class StoreService:
             messages.ObjectLocate: self._on_locate,
             messages.ObjectLocated: self._on_located,
         }
+
+    def object_changes(self) -> tuple[tuple[Any, ...], ...]:
+        """What the cluster's records of objects have not heard yet."""
+        return self._reports.changes(self.catalog)
 
     def _make_files(self, directory: str, spill_directory: str) -> StoreFiles:
         return StoreFiles(directory, spill_directory)

@@ -1,4 +1,4 @@
-"""Records of tasks: the last event of each, no more than the limit, what was dropped is counted."""
+"""Records of tasks and objects: the last event of each, no more than the limit, what was dropped is counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 
 from actorlib.gcs.records import Records
 from actorlib.transport import limits
-from actorlib.transport.messages import TaskEvents
+from actorlib.transport.link import Address
+from actorlib.transport.messages import ObjectEvents, TaskEvents
 
 
 def event(n, state="FINISHED", error=""):
@@ -68,3 +69,30 @@ def test_the_real_limit_holds():
     for start in range(0, limits.task_records_max + 2000, 1000):
         records.add(TaskEvents(tuple(event(n) for n in range(start, start + 1000)), 0))
     assert len(records.tasks) == limits.task_records_max and records.dropped == 2000
+
+
+class FromNode:
+    def __init__(self, node_id):
+        self.peer = Address(node_id, node_id, "")
+
+
+def objects_of(records):
+    return [(row["object_id"], row["state"], row["node_id"]) for row in records.object_rows()]
+
+
+def test_objects_are_kept_by_node_until_they_are_freed_or_their_node_is_lost():
+    records, here, there = Records(), FromNode(b"here...."), FromNode(b"there...")
+    records.add_objects(here, ObjectEvents(((b"one", "SEALED", 5, b"owner"), (b"two", "SEALED", 6, b"owner"))))
+    records.add_objects(there, ObjectEvents(((b"one", "COPY", 5, b"owner"),)))
+    records.add_objects(here, ObjectEvents(((b"one", "SPILLED", 5, b"owner"), (b"two", "FREED", 0, b""))))
+    one = b"one".hex()
+    assert objects_of(records) == [(one, "SPILLED", b"here....".hex()), (one, "COPY", b"there...".hex())]
+    records.node_lost(b"here....")
+    assert objects_of(records) == [(one, "COPY", b"there...".hex())]
+
+
+def test_no_more_objects_are_kept_than_the_limit(monkeypatch):
+    monkeypatch.setattr(limits, "object_records_max", 2)
+    records = Records()
+    records.add_objects(FromNode(b"node...."), ObjectEvents(tuple((b"%d" % n, "SEALED", 1, b"o") for n in range(5))))
+    assert [row[0] for row in objects_of(records)] == [b"4".hex(), b"3".hex()]

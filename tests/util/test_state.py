@@ -99,7 +99,18 @@ def test_placement_groups() -> None:
 
 
 def test_objects() -> None:
-    assert isinstance(state.list_objects(), list)
+    kept = actorlib.put(bytes(500_000))
+    dropped = [actorlib.put(bytes(600_000))]
+    name = dropped[0].hex()
+    small = actorlib.put(1)
+    known = eventually(lambda: {row.object_id for row in state.list_objects()} >= {kept.hex(), name})
+    assert known and small.hex() not in {row.object_id for row in state.list_objects()}
+    (row,) = state.list_objects(filters=[("object_id", "=", kept.hex())])
+    assert row.state == "SEALED" and row.size >= 500_000
+    assert row.node_id == actorlib.get_runtime_context().get_node_id()
+    assert row.owner_id == actorlib.get_runtime_context().get_worker_id()
+    dropped.clear()
+    assert eventually(lambda: name not in {row.object_id for row in state.list_objects()})
 
 
 def listed_tasks(name: str) -> list[Any]:
