@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from actorlib import actor, engine, exceptions, remote_function
-from actorlib.actor import ActorClass, ActorHandle, exit_actor, method
+from actorlib.actor import ActorClass, ActorHandle, exit_actor, method, restore
 from actorlib.api import (
     as_completed,
     available_resources,
@@ -93,6 +93,7 @@ __all__ = [
     "record",
     "remote",
     "remote_function",
+    "restore",
     "shutdown",
     "timeline",
     "wait",

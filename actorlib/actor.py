@@ -248,6 +248,55 @@ def _run_method_chunk(instance: Any, name: str, items: list[Any]) -> Any:
     return mapping.run_chunk(getattr(instance, name), items)
 
 
+def _checkpoints(handle: ActorHandle[Any]) -> list[dict[str, Any]]:
+    """``handle.checkpoints()``: what is stored of a durable actor's state, the oldest first.
+
+    Each row has ``id`` (for ``actorlib.restore``), number, position, saved_at (seconds since 1970), class_name,
+    state_bytes and is_good.
+    """
+    return _engine.current().durable().checkpoints(handle)
+
+
+def _upgrade(handle: ActorHandle[Any], new_class: ActorClass[Any, Any]) -> None:
+    """``handle.upgrade(NewClass)``: a durable actor takes a checkpoint and goes on from it with another class.
+
+    ``__restore__`` of the new class turns the state into its own; where it raises, the actor goes on as it was, and
+    the error is raised here.
+    """
+    if not isinstance(new_class, ActorClass):
+        raise TypeError(f"upgrade() takes an actor class, not a {type(new_class).__name__}: decorate it with remote")
+    _engine.current().durable().upgrade(handle, new_class._record, new_class._methods)
+    handle._class_name = new_class.cls.__name__
+    handle._methods = new_class._methods
+
+
+DURABLE: dict[str, Callable[..., Any]] = {"checkpoints": _checkpoints, "upgrade": _upgrade}
+"""Of every handle, unless the class has methods of these names."""
+
+
+def restore(cls: ActorClass[P, T], checkpoint_id: str, position: int | None = None) -> ActorHandle[T]:
+    """A copy of a durable actor as it was: in the state of a checkpoint, then of the log up to a position.
+
+    Args:
+        cls: the actor's class, or one whose ``__restore__`` takes its state.
+        checkpoint_id: ``id`` of a row of ``handle.checkpoints()``.
+        position: run the log again up to this position (see ``util.state.actor_log``); None: not at all. What the
+            calls sent is not sent again.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is torn, or of a class that this one can't take over.
+
+    Example:
+        >>> before = actorlib.restore(Account, account.checkpoints()[0]["id"])
+    """
+    if not isinstance(cls, ActorClass):
+        raise TypeError(f"restore() takes an actor class, not a {type(cls).__name__}: decorate it with remote")
+    if cls._options.checkpoint is None:
+        raise ValueError(f"{cls.cls.__name__} is not durable: give it checkpoint=... to restore it")
+    durable = _engine.current().durable()
+    return durable.restore(cls._record, cls._methods, cls._options, checkpoint_id, position)
+
+
 class ActorHandle(Generic[T]):
     """A handle to an actor. Its methods are called with ``handle.method.remote(...)``.
 
@@ -288,6 +337,8 @@ class ActorHandle(Generic[T]):
             return ActorMethod(self, name, MethodOptions(), None)
         methods = self.__dict__.get("_methods", {})
         info = methods.get(name)
+        if info is None and name in DURABLE:
+            return functools.partial(DURABLE[name], self)  # type: ignore[return-value]
         if info is None:
             near = difflib.get_close_matches(name, methods, 3)
             hint = f"; did you mean {', '.join(near)}?" if near else f"; it has {', '.join(methods)}"

@@ -120,6 +120,29 @@ class DeadLetter(NamedTuple):
     reason: str
 
 
+class DurableActors(Protocol):
+    """What an engine that keeps logs and checkpoints of durable actors can do with them."""
+
+    def checkpoints(self, handle: ActorHandle[Any]) -> list[dict[str, Any]]:
+        """One row for each checkpoint that is kept, the oldest first."""
+
+    def restore(
+        self,
+        record: FunctionRecord,
+        methods: dict[str, MethodInfo],
+        options: ActorOptions,
+        checkpoint_id: str,
+        position: int | None,
+    ) -> ActorHandle[Any]:
+        """A new actor in the state of a checkpoint, then of the log up to a position."""
+
+    def log(self, handle: ActorHandle[Any], limit: int) -> list[dict[str, Any]]:
+        """The last calls of an actor, the newest first."""
+
+    def upgrade(self, handle: ActorHandle[Any], record: FunctionRecord, methods: dict[str, MethodInfo]) -> None:
+        """Go on with another class, from a checkpoint that is taken now."""
+
+
 class Engine(Protocol):
     """What a runtime does for the API layer."""
 
@@ -259,6 +282,9 @@ class Engine(Protocol):
 
     def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the function gives; inside a durable actor's method from the log when the method is run again."""
+
+    def durable(self) -> DurableActors:
+        """Raises NotSupportedByEngineError where nothing is kept."""
 
     # -- life
     def shutdown(self) -> None: ...

@@ -310,6 +310,20 @@ class Actors:
             self._die(actor, message.reason, None, ActorEnd.FAILED)
         self._port.send(link, messages.Done(message.request_id))
 
+    def upgrade(self, link: Link, message: messages.ActorUpgrade) -> None:
+        """The next incarnation is made of another class."""
+        actor = self._current(message.actor_id, message.incarnation)
+        if actor is None:
+            text = f"incarnation {message.incarnation} of this actor is not the current one"
+            self._port.send(link, messages.Failure(message.request_id, "ActorDiedError", text))
+            return
+        actor.spec = actor.spec._replace(
+            class_id=message.class_id, class_name=message.class_name, methods=message.methods
+        )
+        self.stories.tell(message.actor_id, f"upgraded to {message.class_name}")
+        self._persist(actor)
+        self._port.send(link, messages.Done(message.request_id))
+
     # -- ending --------------------------------------------------------------------------------------------------------
     def exited(self, _: Link | None, message: messages.ActorExited) -> None:
         actor = self._current(message.actor_id, message.incarnation)

@@ -82,10 +82,11 @@ crashes_in_a_row_max = 3
 """A call that has ended its worker so often, with nothing else in between, is answered and never run again."""
 checkpoint_in_message_bytes_max = 16 << 20
 """Larger checkpoints go to a store of their own."""
+calls_remembered_max = 1000
+"""Of a durable actor, for those who ask what it did last."""
 settled_delay_s = 0.05
 log_retry_s = 1.0
 checkpoint_retry_s = 5.0
-log_copy_bytes_max = 1 << 30
 
 # -- GCS ---------------------------------------------------------------------------------------------------------------
 task_records_max = 20_000

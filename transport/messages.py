@@ -1073,11 +1073,15 @@ class CallerSeen(NamedTuple):
     sequence: int
 
 
-class CheckpointList(NamedTuple):
-    """-> GCS; answered by StateRows with one row for each that is kept, the oldest first."""
+class ActorUpgrade(NamedTuple):
+    """worker of a durable actor -> GCS: its next incarnation is of another class. Answered by Done, once durable."""
 
     request_id: int
     actor_id: ActorId
+    incarnation: int
+    class_id: bytes
+    class_name: str
+    methods: tuple[Any, ...]
 
 
 class Direction(enum.Enum):
@@ -1220,5 +1224,5 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (185, ShutdownNode, _D.ANY),
     (200, CallsSettled, _D.CALLER_TO_WORKER),
     (201, CallerSeen, _D.CALLER_TO_WORKER),
-    (202, CheckpointList, _D.TO_GCS),
+    (202, ActorUpgrade, _D.TO_GCS),
 )

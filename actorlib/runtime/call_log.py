@@ -57,12 +57,13 @@ class Reply(NamedTuple):
 class Caller:
     """What is applied of one caller's calls, and the replies that it may not have yet."""
 
-    __slots__ = ("applied", "is_behind", "replies", "settled")
+    __slots__ = ("applied", "is_behind", "replies", "settled", "waiting")
 
     def __init__(self, applied: int = -1, settled: int = -1) -> None:
         self.applied = applied
         self.settled = settled
-        self.replies: dict[int, Reply] = {}
+        self.replies: dict[int, Reply] = {}  # in the order of their numbers
+        self.waiting: dict[int, Any] = {}  # calls that are queued or run
         self.is_behind = False  # it has seen replies of calls that are lost here, and was not told yet
 
 
@@ -87,16 +88,17 @@ class CallLog:
     def __init__(self) -> None:
         self.position = -1  # of the call that was begun last
         self.callers: dict[bytes, Caller] = {}
-        self.waiting: dict[tuple[bytes, int], Any] = {}
         self.pending: deque[Record] = deque()
         self.bytes_since_checkpoint = 0
 
     # -- calls that arrive ---------------------------------------------------------------------------------------------
     def known(self, caller: bytes, sequence: int) -> Known:
-        if (caller, sequence) in self.waiting:
-            return Known.WAITS
         found = self.callers.get(caller)
-        if found is None or sequence > found.applied:
+        if found is None:
+            return Known.NEW
+        if sequence in found.waiting:
+            return Known.WAITS
+        if sequence > found.applied:
             return Known.NEW
         return Known.ANSWERED if sequence in found.replies else Known.SETTLED
 
@@ -116,20 +118,24 @@ class CallLog:
             return
         found.settled = sequence
         replies = found.replies
-        if replies:
-            for number in [number for number in replies if number <= sequence]:
-                del replies[number]
+        while replies:
+            number = next(iter(replies))
+            if number > sequence:
+                break
+            del replies[number]
         self.pending.append((SETTLED, caller, sequence))
 
     def seen(self, caller: bytes, sequence: int) -> None:
         """The caller has seen the reply to ``sequence``. Where that call is not known, it is behind the times."""
         found = self.caller(caller)
-        if sequence > found.applied and not any(name == caller and n >= sequence for name, n in self.waiting):
+        if sequence > max(found.applied, *found.waiting, -1):
             found.is_behind = True  # (the call that the log ends with waits to be run to its end)
 
     def gone(self, caller: bytes) -> None:
         """The caller's process has ended: what it had done stays, replies are wanted by nobody."""
-        if self.callers.pop(caller, None) is not None:
+        found = self.callers.get(caller)
+        if found is not None and not found.waiting:
+            del self.callers[caller]
             self.pending.append((GONE, caller))
 
     # -- calls that run ------------------------------------------------------------------------------------------------
@@ -147,6 +153,8 @@ class CallLog:
 
     def finish(self, caller: bytes, sequence: int, reply: Reply) -> None:
         found = self.caller(caller)
+        if found.waiting:
+            found.waiting.pop(sequence, None)
         if sequence > found.applied:
             found.applied = sequence
         if sequence > found.settled:

@@ -64,6 +64,11 @@ def get_actor(id: str) -> Row | None:
     return found[0] if found else None
 
 
+def actor_log(handle: Any, limit: int = LIMIT_DEFAULT) -> list[Row]:
+    """The last calls of a durable actor, the newest first: position, method, caller, sequence and outcome."""
+    return [Row(row) for row in engine.current().durable().log(handle, limit)]
+
+
 def summarize_tasks() -> dict[str, Any]:
     """How many of the tasks of late are in which state, by function."""
     rows = _rows("tasks", None, LIMIT_MAX)
@@ -116,6 +121,7 @@ def _matches(row: Row, condition: tuple[str, str, Any]) -> bool:
 
 __all__ = [
     "Row",
+    "actor_log",
     "get_actor",
     "list_actors",
     "list_jobs",

@@ -80,6 +80,7 @@ class GcsService:
             m.ActorWaits: actors.waits,
             m.ActorSpilled: actors.spilled,
             m.ActorExited: actors.exited,
+            m.ActorUpgrade: actors.upgrade,
             m.CheckpointPut: self.checkpoints.put,
             m.CheckpointGet: self.checkpoints.get,
             m.GroupCreate: groups.create,

@@ -32,7 +32,7 @@ def test_calls_get_positions_and_their_replies_are_kept_until_settled():
     log.settled(A, 0)
     assert log.known(A, 0) is Known.SETTLED
     assert log.known(A, 1) is Known.ANSWERED
-    log.waiting[A, 2] = "queued"
+    log.callers[A].waiting[2] = "queued"
     assert log.known(A, 2) is Known.WAITS
     assert [record[0] for record in log.take()] == [CALL, CALL, CALL, SETTLED]
     assert log.take() == []
@@ -44,7 +44,7 @@ def test_a_caller_that_has_seen_more_is_behind_unless_that_call_is_being_run_aga
     run(log, A, 3)
     log.seen(A, 3)
     assert not log.callers[A].is_behind
-    log.waiting[A, 4] = "unfinished"
+    log.callers[A].waiting[4] = "unfinished"
     log.seen(A, 4)
     assert not log.callers[A].is_behind
     log.seen(A, 5)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from actorlib import exceptions, options, serialization
 from actorlib.actor import ActorHandle, MethodInfo, methods_to_wire
-from actorlib.engine import ActorOptions, DeadLetter, Down, FunctionRecord, MethodOptions, TaskOptions
+from actorlib.engine import ActorOptions, DeadLetter, Down, DurableActors, FunctionRecord, MethodOptions, TaskOptions
 from actorlib.engines.inline.actors import InlineActor
 from actorlib.engines.inline.bookkeeping import Books, totals
 from actorlib.engines.inline.calls import CURRENT, Call, ExitActor, FailActor, Runner
@@ -609,6 +609,9 @@ class InlineEngine(InlineView):
 
     def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*args, **kwargs)  # nothing is ever replayed
+
+    def durable(self) -> DurableActors:
+        raise refuse("logs and stored checkpoints of durable actors", "run with the engine 'local'")
 
     # -- life ----------------------------------------------------------------------------------------------------------
     def _refuse_closed(self) -> None:

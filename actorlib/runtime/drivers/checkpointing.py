@@ -32,6 +32,8 @@ class Checkpointing(Execution):
         self._number = 0  # of the newest checkpoint
         self._kept: dict[int, int] = {}  # number to position
         self._calls_since = 0
+        self._look_at = 1 if options.get("every_s") else options.get("every_calls") or 1 << 62
+        self._bytes_look_at = limits.call_log_bytes_max // 2
         self._saved_at = time.monotonic()
         self._saving = False
         self._wanted_now = False

@@ -9,6 +9,7 @@ from actorlib import exceptions, serialization
 from actorlib.engine import resource_map
 from actorlib.object_ref import ObjectRef
 from actorlib.runtime.drivers.calls import CURRENT
+from actorlib.runtime.drivers.durable_view import DurableView
 from actorlib.runtime.drivers.supervising import Supervising
 from actorlib.store.owner import Entry
 from actorlib.transport import messages
@@ -213,6 +214,9 @@ class ClusterView(Supervising):
 
     def current_actor(self) -> Any:
         return None
+
+    def durable(self) -> DurableView:
+        return DurableView(self)
 
     def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*args, **kwargs)

@@ -24,6 +24,7 @@ from actorlib.transport.ids import GroupId, IdFactory, ObjectId, TaskId, object_
 from actorlib.transport.messages import VALUE_PARTS, VALUE_REFS, Value
 
 INDEX_BITS = 24
+NOTHING: deque[tuple[str, Any, Any]] = deque()
 _SEQUENCE = struct.Struct(">Q")
 
 
@@ -35,10 +36,10 @@ class Run:
     def __init__(self, position: int, inputs: deque[tuple[str, Any, Any]] | None, is_replay: bool) -> None:
         self.position = position
         self.index = 0  # of what it has made
-        self.inputs = inputs or deque()
+        self.inputs = inputs or NOTHING
         self.is_replay = is_replay  # nobody sees it: what it sends is held back
-        self.items: list[Value] = []  # of a generator
-        self.waiting: dict[bytes, Callable[[], None]] = {}  # coroutines that wait for what the log has
+        self.items: list[Value] | None = None  # of a generator
+        self.waiting: dict[bytes, Callable[[], None]] | None = None  # coroutines that wait for what the log has
 
     def next_sequence(self) -> int:
         """The identity of the next call, task or object that it makes."""
@@ -224,6 +225,8 @@ class RecordedInputs(Checkpointing):
         if run is None or not run.inputs:
             super().when_ready(ref, callback)
             return
+        if run.waiting is None:
+            run.waiting = {}
         run.waiting[ref._id] = callback
         self._wake_next(run)
 
