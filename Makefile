@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test lint sim sim-planted bench bench-peers docs clean
+.PHONY: demo test test-sb3 lint sim sim-planted bench bench-peers docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,envs,dev]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,envs,pettingzoo,dev]"
 	touch $@
 
 demo: $(STAMP)
@@ -31,6 +31,11 @@ sim: $(STAMP)
 # Faults planted in the protocols, one at a time: how soon the swarm finds each.
 sim-planted: $(STAMP)
 	$(BIN)/python tests/sim/planted.py
+
+# Stable-Baselines3 on environment hosts; it brings PyTorch, so it is not part of `make test`.
+test-sb3: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[sb3]"
+	$(BIN)/python -m pytest tests/envs/test_sb3.py
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py

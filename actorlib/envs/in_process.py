@@ -6,6 +6,7 @@ raised; a crash takes the program down: that is what hosts are for.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,6 +76,15 @@ class InProcessVectorEnv(SyncVectorEnv):
     def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
         name, args, kwargs = self._end(AsyncState.WAITING_CALL)
         return self.call(name, *args, **kwargs)
+
+    def apply(self, what: Any, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method by its name, or a function of the environment, for some environments."""
+        results = []
+        for index in indices:
+            env = self.envs[index]
+            found = functools.partial(what, env) if callable(what) else env.get_wrapper_attr(what)
+            results.append(found(*args, **kwargs) if callable(found) else found)
+        return results
 
     def send(self, actions: Any, env_ids: Sequence[int] | None = None) -> None:
         """Begin a step of all environments (there is one host at most here: this process)."""

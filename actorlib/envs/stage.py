@@ -10,6 +10,7 @@ few percent, and repeating never takes long), and after each reset, since a rese
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -232,17 +233,22 @@ class Stage:
         return Reply(infos=infos, observations=list(self._observed), flags=flags)
 
     def _call(self, operation: Operation) -> Reply:
-        name, args, kwargs = operation.argument
-        results = []
-        for env in self.envs:
-            found = env.get_wrapper_attr(name)
+        """A method by name, or a function of the environment; of all environments, or of those chosen."""
+        what, args, kwargs, chosen = operation.argument
+        results: list[Any] = []
+        for index, env in enumerate(self.envs):
+            if chosen is not None and not chosen[index]:
+                results.append(None)
+                continue
+            found = functools.partial(what, env) if callable(what) else env.get_wrapper_attr(what)
             results.append(found(*args, **kwargs) if callable(found) else found)
         return Reply(result=results)
 
     def _set_attribute(self, operation: Operation) -> Reply:
-        name, values = operation.argument
-        for env, value in zip(self.envs, values, strict=True):
-            env.set_wrapper_attr(name, value)
+        name, values, chosen = operation.argument
+        for index, (env, value) in enumerate(zip(self.envs, values, strict=True)):
+            if chosen is None or chosen[index]:
+                env.set_wrapper_attr(name, value)
         return NOTHING
 
     # -- failures ------------------------------------------------------------------------------------------------------

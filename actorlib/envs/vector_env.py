@@ -400,7 +400,7 @@ class HostedVectorEnv(PartialSteps):
         """Begin a call; ``call_wait`` gives what ``call`` gives."""
         self._begin(AsyncState.WAITING_CALL, "call_async")
         for keeper in self._keepers:
-            keeper.send(Kind.CALL, self._slot, (name, args, kwargs))
+            keeper.send(Kind.CALL, self._slot, (name, args, kwargs, None))
 
     def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
         """The results of ``call_async``, one for each environment."""
@@ -419,8 +419,21 @@ class HostedVectorEnv(PartialSteps):
             raise ValueError(f"{len(values)} values for {self.num_envs} environments; give one, or one for each")
         self._begin(AsyncState.WAITING_CALL, "set_attr")
         for keeper in self._keepers:
-            keeper.send(Kind.SET_ATTRIBUTE, self._slot, (name, list(values[keeper.begin : keeper.end])))
+            keeper.send(Kind.SET_ATTRIBUTE, self._slot, (name, list(values[keeper.begin : keeper.end]), None))
         self._await(AsyncState.WAITING_CALL, "set_attr", None)
+
+    def apply(self, what: Any, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method by its name, or a function of the environment, for some environments; results in that order.
+
+        A function must be picklable; it runs in the hosts, and is repeated there when an environment is restored.
+        """
+        chosen = [index in set(indices) for index in range(self.num_envs)]
+        self._begin(AsyncState.WAITING_CALL, "apply")
+        for keeper in self._keepers:
+            mine = chosen[keeper.begin : keeper.end]
+            keeper.send(Kind.CALL, self._slot, (what, args, kwargs, mine))
+        results = [result for reply in self._await(AsyncState.WAITING_CALL, "call", None) for result in reply.result]
+        return [results[index] for index in indices]
 
     def render(self) -> tuple[Any, ...] | None:
         """The frames of all environments."""
