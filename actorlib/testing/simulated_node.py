@@ -61,6 +61,11 @@ class SimNodeService(NodeService):
     def _signal(self, worker: PooledWorker) -> None:
         self._node.simulation.kill(worker.process_id)
 
+    def _stop_worker(self, worker: PooledWorker, reason: str) -> None:
+        """Not while oracles wait for references to return: the end of a process would hide one that did not."""
+        if not self._node.simulation.is_ending:
+            super()._stop_worker(worker, reason)
+
     def _sweep_orphans(self) -> None:
         return
 

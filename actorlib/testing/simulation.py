@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
+import hashlib
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ from actorlib.testing.clocks import virtual_surroundings
 from actorlib.testing.fault_plans import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryJournal, MemoryStoreClient
 from actorlib.testing.oracles import Violation, all_oracles
+from actorlib.testing.oracles.references import left_over
 from actorlib.testing.simulated_gcs import SimGcs
 from actorlib.testing.simulated_node import STORE_BYTES, SimNode
 from actorlib.testing.wait_graph import wait_graph
@@ -85,6 +87,10 @@ class InWorld:
 
     def _make_store(self, node_id: NodeId, host_id: str) -> MemoryStoreClient:
         return MemoryStoreClient(node_id, host_id, self.simulation.memory)
+
+    def _function_id(self, data: bytes) -> bytes:
+        """Of its own for each process: whether two pickles of one function are equal depends on what ran before."""
+        return hashlib.blake2b(data, digest_size=16, key=self.address.process_id).digest()  # type: ignore[attr-defined]
 
     # What values go by, so that oracles can see them.
     def make_value(self, oid: ObjectId, serialized: serialization.Serialized) -> Value:
@@ -230,6 +236,7 @@ class Simulation:
         self.gcs_process: SimGcs | None = None
         self.fired: collections.Counter[str] = collections.Counter()  # faults that hit something, by kind
         self.faults_are_over = False
+        self.is_ending = False
         self.disturbed_until = 0.0
         self.memory = HostMemory()
         self.journal = MemoryJournal()
@@ -475,6 +482,7 @@ class Simulation:
     def check_calm(self) -> None:
         """Nothing goes wrong any more; once all is quiet the oracles look at what is left."""
         self.calm()
+        self.is_ending = True
         gc.collect()
         self.driver.loop.drive(self._is_calm, CALM_WITHIN_S)
         self.watch.at_end()
@@ -483,9 +491,10 @@ class Simulation:
     def _is_calm(self) -> bool:
         alive = self.living_nodes()
         return (
-            not self.driver.table.living()
+            not left_over(self.driver)
             and all(node.service.pool.available == node.service.pool.total for node in alive)
             and not any(node.store.catalog.objects for node in alive)
+            and not any(left_over(worker) for worker in self.living_workers() if worker.spec is None)
         )
 
     def end(self) -> None:

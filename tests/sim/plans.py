@@ -16,6 +16,8 @@ WORKLOADS = (
     "counters",
     "checkpointed",
     "objects",
+    "hoard",
+    "fairness",
     "generators",
     "cancels",
     "named",
@@ -24,7 +26,7 @@ WORKLOADS = (
     "borrowers",
 )
 FAULTY_FOR_S = 20.0
-FAULT_EVERY_S = 2.0
+FAULT_EVERY_S = 1.0
 NODE_CRASHES_MAX = 3
 SMALL_MEMORY_BYTES = 64 << 20
 

@@ -234,7 +234,6 @@ PLANTED: dict[str, tuple[type, str, Any]] = {
     "grants are lost": (Submitter, "granted", every(6, Submitter.granted)),
     "tasks of dead workers vanish": (Submitter, "_after_death", nothing),
     "cancelled and given back is forgotten": (Submitter, "returned", _forget_cancelled),
-    "recalled leases are kept": (Submitter, "recalled", nothing),
     "brief leases are kept": (Submitter, "_room", _window_ignores_recall),
     "calls of a lost actor vanish": (ActorClients, "_lost", _lost_calls_vanish),
     "calls are put back in the wrong order": (ActorClients, "_requeue", staticmethod(_requeue_backwards)),

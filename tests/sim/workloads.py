@@ -19,6 +19,7 @@ import actorlib
 from actorlib import exceptions
 
 WAIT_S = None  # the oracle of liveness knows how long anything may take
+STARVED_S = 90.0
 ACTOR_LOST = (exceptions.ActorDiedError, exceptions.ActorUnavailableError)
 OBJECT_LOST = (
     exceptions.ObjectLostError,
@@ -109,7 +110,7 @@ class Counter:
 
 def counters(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
     """Each incarnation counts from zero; what it answers goes up; answers come in the order of the calls."""
-    counter = Counter.options(max_restarts=-1).remote()
+    counter = Counter.options(max_restarts=-1, max_task_retries=rng.choice([0, 0, -1])).remote()
     refs = []
     for _ in range(rng.randint(1, 30)):
         refs.append(counter.slow_add.remote(1, rng.choice([0, 0, 0.2])))
@@ -178,6 +179,28 @@ def objects(rng: random.Random, counts: collections.Counter[str]) -> Iterator[No
     counts["objects"] += len(sizes)
 
 
+def hoard(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """More than a small memory holds, looked at later: in between it may be spilled, lost, torn and made again."""
+    size = rng.choice([150_000, 400_000])
+    arrays = [make_array.remote(i, size) for i in range(rng.randint(4, 24))]
+    yield
+    actorlib.wait(arrays, num_returns=len(arrays), timeout=5.0)
+    yield
+    time.sleep(rng.uniform(0.0, 5.0))
+    order = list(range(len(arrays)))
+    rng.shuffle(order)
+    for i in order:
+        try:
+            value = actorlib.get(arrays[i] if rng.random() < 0.5 else first_of.remote(arrays[i]), timeout=WAIT_S)
+        except exceptions.ObjectStoreFullError:
+            counts["given up: small memory"] += 1
+            return
+        assert float(np.ravel(value)[0]) == float(i)
+        del value
+        yield
+    counts["hoarded objects"] += len(arrays)
+
+
 @actorlib.remote(max_retries=0)
 def numbers(count: int) -> Iterator[int]:
     for i in range(count):
@@ -223,6 +246,22 @@ def cancels(rng: random.Random, counts: collections.Counter[str]) -> Iterator[No
             counts["tasks cancelled"] += 1
         except OBJECT_LOST:
             counts["naps lost"] += 1
+
+
+def fairness(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """Work of one shape that never ends must not keep out work of another shape."""
+    busy: list[Any] = [add.remote(i, 0, 0.3) for i in range(rng.randint(6, 12))]
+    yield
+    other = add.options(num_cpus=0.5).remote(1, 1)
+    began = time.monotonic()
+    while not actorlib.wait([other], timeout=0)[0]:
+        _, busy = actorlib.wait(busy, num_returns=1)
+        busy.append(add.remote(0, 0, 0.3))
+        assert time.monotonic() - began < STARVED_S, "work of another shape starves"
+        yield
+    assert actorlib.get(other, timeout=WAIT_S) == 2
+    actorlib.get(busy, timeout=WAIT_S)
+    counts["shapes that got their turn"] += 1
 
 
 @actorlib.remote(max_retries=-1)

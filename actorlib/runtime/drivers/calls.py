@@ -63,7 +63,7 @@ class Calls(Objects):
     def export(self, record: FunctionRecord) -> bytes:
         """Pickle a function or class once per session and keep it in the GCS under its hash."""
         data = serialization.dumps_function(record.function)
-        function_id = hashlib.blake2b(data, digest_size=16).digest()
+        function_id = self._function_id(data)
         if function_id not in self._code:
             self._code[function_id] = data
             self.loop.post(
@@ -72,6 +72,9 @@ class Calls(Objects):
         record.function_id = function_id
         record.engine_token = self
         return function_id
+
+    def _function_id(self, data: bytes) -> bytes:
+        return hashlib.blake2b(data, digest_size=16).digest()
 
     # -- arguments -----------------------------------------------------------------------------------------------------
     def _pack(self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

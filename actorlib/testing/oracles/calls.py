@@ -59,6 +59,14 @@ class Calls(Oracle):
 
     def _count(self, task: Task, task_id: TaskId) -> None:
         starts = self._starts[task_id] = self._starts.get(task_id, 0) + 1
-        allowed = self._allowed.setdefault(task_id, task.retries_left + 1 if task.retries_left >= 0 else 0)
+        allowed = self._allowed.setdefault(task_id, allowed_starts(task))
         if allowed:
             self.see(starts <= allowed, f"{task.name()} starts for the {starts}th time; {allowed} are allowed", task_id)
+
+
+def allowed_starts(task: Task) -> int:
+    """How often it may start; 0: as often as it takes. A task that may be retried at all and was in flight behind the
+    one that ended its worker may have one more try, since it is not to blame."""
+    if task.retries_left < 0:
+        return 0
+    return task.retries_left + (2 if task.retries_left and isinstance(task.target, bytes) else 1)

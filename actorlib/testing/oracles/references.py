@@ -17,7 +17,7 @@ class References(Oracle):
     def at_end(self) -> None:
         for process in self.world.processes():
             if getattr(process, "spec", None) is None:  # an actor may keep what it likes
-                living = self._living(process)
+                living = left_over(process)
                 text = f"references of {process.loop.told()} were not returned: {living}"
                 self.see(not living, text, next(iter(living), b""))
         for node in self.world.living_nodes():
@@ -25,16 +25,12 @@ class References(Oracle):
             first = next(iter(objects), b"")
             self.see(not objects, f"node{node.number}: {len(objects)} objects were not freed", first)
 
-    @staticmethod
-    def _living(process: Any) -> dict[ObjectId, int]:
-        """What is left but for detached actors, whose creator keeps their arguments for as long as it lives."""
-        entries = process.table.entries
-        return {
-            object_id: count
-            for object_id, count in process.table.living().items()
-            if not (isinstance(entries[object_id].task, Task) and is_detached(entries[object_id].task))
-        }
+
+def left_over(process: Any) -> dict[ObjectId, int]:
+    """References that a process counts, but for detached actors, whose creator keeps their arguments while it lives."""
+    entries = process.table.entries
+    return {oid: entry.count for oid, entry in entries.items() if not is_detached(entry.task)}
 
 
-def is_detached(task: Task) -> bool:
-    return bool(getattr(task.options, "detached", False))
+def is_detached(task: Any) -> bool:
+    return isinstance(task, Task) and bool(getattr(task.options, "detached", False))
