@@ -167,6 +167,9 @@ class SimWorker(InWorld, Worker):
         Worker.__init__(self, config)
         variables = serialization.parse_runtime_env(config.get("runtime_env", "")).get("env_vars", {})
         self.environment: dict[str, str] = variables or NO_VARIABLES
+        no_lock: Any = contextlib.nullcontext()
+        self.mailbox_lock = no_lock  # one thread runs all of it, and nothing waits while it holds a lock
+        self.store._placing = no_lock
 
     def run_call(self, item: Item) -> None:
         for look in self.simulation.watch.begins:
@@ -517,12 +520,18 @@ class Simulation:
 
 @contextlib.contextmanager
 def collection_by_hand() -> Iterator[None]:
-    """No garbage collection on its own: when it comes depends on all that the process did before."""
-    was_enabled = gc.isenabled()
+    """No garbage collection on its own: when it comes depends on all that the process did before.
+
+    What was there before is set aside meanwhile, so that collecting what the world leaves is cheap.
+    """
+    was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        if not was_frozen:
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
 

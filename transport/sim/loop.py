@@ -83,7 +83,8 @@ class SimLoop(LinkLayer):
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> LoopTimer:
         timer = super().call_later(delay_s, callback)
-        self._be_due()
+        if self.world.turning is not self:  # else the end of this turn sees to it
+            self._be_due()
         return timer
 
     def _be_due(self) -> None:

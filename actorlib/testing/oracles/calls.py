@@ -35,9 +35,9 @@ class Calls(Oracle):
                 self._durable(worker, item)
             return
         task = self._task_of(caller, task_id)
-        if task is not None:
-            self._count(task, task_id)
         spec = worker.spec
+        if task is not None and not (spec is not None and spec.checkpoint):  # a durable actor replays its calls
+            self._count(task, task_id)
         if spec is not None and worker.runner is None and not (spec.extra or {}).get("out_of_order"):
             place = (spec.actor_id, worker.incarnation, caller)
             before = self._last.get(place, b"")
