@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from actorlib.testing.histories import History, Operation, Verdict, history
     from actorlib.testing.machine import ActorMachine
     from actorlib.testing.refusals import NotSimulated
+    from actorlib.testing.schedule_file import dump_schedule, load_schedule
     from actorlib.testing.simulation import Simulation, Stuck, simulate
 
 _HOME = {
@@ -26,8 +27,10 @@ _HOME = {
     "Stuck": "simulation",
     "NotSimulated": "refusals",
     "Verdict": "histories",
+    "dump_schedule": "schedule_file",
     "faults": "fault_plans",
     "history": "histories",
+    "load_schedule": "schedule_file",
     "one_fault": "fault_plans",
     "schedules": "fault_plans",
     "simulate": "simulation",
@@ -50,8 +53,10 @@ __all__ = [
     "Simulation",
     "Stuck",
     "Verdict",
+    "dump_schedule",
     "faults",
     "history",
+    "load_schedule",
     "one_fault",
     "schedules",
     "simulate",

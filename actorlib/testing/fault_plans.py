@@ -7,10 +7,11 @@ order in which messages would arrive. Both shrink towards nothing going wrong.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actorlib.testing.fault_kinds import KINDS
+from actorlib.transport.sim.world import START_S
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -47,10 +48,14 @@ class Deviation:
 
 def fire(world: Simulation, fault: Fault) -> bool:
     """Let it go wrong now. Gives False where there was nothing to hit; ``world.fired`` counts the others."""
+    if world.mode == "process":
+        return world.fire(fault)  # type: ignore[no-any-return, attr-defined]
     _known(fault.kind)
     world.world.note("fault", f"{fault.kind} {fault.target}")
     hit = KINDS[fault.kind](world, fault)
     if hit:
+        if fault not in world.plan:  # one that a rule or a test lets happen now
+            world.fired_plan.append(replace(fault, at_s=world.world.time - START_S))
         world.fired[fault.kind] += 1
         world.disturbed_until = max(world.disturbed_until, world.world.time + fault.for_s)
     return hit

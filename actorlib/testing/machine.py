@@ -35,11 +35,14 @@ class ActorMachine(RuleBasedStateMachine):
     num_cpus = 2
     fault_kinds: tuple[str, ...] | None = None  # None: all
     seed = 0
+    mode = "simulation"  # or "process"
 
     def __init__(self) -> None:
         super().__init__()
         self._stack = contextlib.ExitStack()
-        self.world: Simulation = self._stack.enter_context(simulate(self.seed, self.nodes, self.num_cpus, check=False))
+        self.world: Simulation = self._stack.enter_context(
+            simulate(self.seed, self.nodes, self.num_cpus, check=False, mode=self.mode)
+        )
         try:
             self.begin()
         except BaseException:

@@ -33,9 +33,11 @@ from actorlib.testing.fault_plans import Deviation, Fault, schedule
 from actorlib.testing.memory import HostMemory, MemoryJournal, MemoryStoreClient
 from actorlib.testing.oracles import Violation, all_oracles
 from actorlib.testing.oracles.references import left_over
+from actorlib.testing.recent import PastWorld, Recent
 from actorlib.testing.simulated_gcs import SimGcs
 from actorlib.testing.simulated_node import STORE_BYTES, SimNode
 from actorlib.testing.wait_graph import wait_graph
+from actorlib.testing.world_timeline import draw_world
 from actorlib.transport import messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ObjectId, ProcessId, new_process_id
 from actorlib.transport.link import Address
@@ -222,6 +224,8 @@ class SimWorker(InWorld, Worker):
 class Simulation:
     """The world that ``simulate`` gives: its nodes, and what can go wrong with them."""
 
+    mode = "simulation"
+
     def __init__(
         self,
         seed: int,
@@ -238,6 +242,8 @@ class Simulation:
         self.own_gcs = own_gcs
         self.gcs_process: SimGcs | None = None
         self.fired: collections.Counter[str] = collections.Counter()  # faults that hit something, by kind
+        self.plan: list[Fault | Deviation] = []  # what shall go wrong
+        self.fired_plan: list[Fault] = []  # what went wrong by the hand of tests and rules, with its time
         self.faults_are_over = False
         self.is_ending = False
         self.disturbed_until = 0.0
@@ -470,6 +476,13 @@ class Simulation:
         told = self.gcs.actors.stories.story(some_id) if self.gcs is not None else ""
         return "\n".join([*lines, *([f"the GCS: {told}"] if told else [])])
 
+    def past(self) -> PastWorld:
+        """What shall be left of this world."""
+        ids = {violation.some_id for violation in self.violations if violation.some_id}
+        stories = "\n\n".join(f"{some_id.hex()}:\n{self.story(some_id)}" for some_id in sorted(ids))
+        world = self.world
+        return PastWorld(world.seed, self.plan, self.fired_plan, world.trace, draw_world(self), stories, world.events)
+
     def violate(self, violation: Violation) -> None:
         """An oracle has seen something: the world ends where its main code waits, or at its end."""
         self.violations.append(violation)
@@ -537,6 +550,34 @@ def collection_by_hand() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _simulated(make: Callable[[], Simulation], plan: list[Fault | Deviation], check: bool) -> Iterator[Simulation]:
+    """See ``simulate``."""
+    if _engine.Slot.engine is not None:
+        raise RuntimeError("a session runs already in this process: call actorlib.shutdown() first")
+    simulation = make()
+    simulation.plan = plan
+    world = simulation.world
+    world.adopt_main(simulation.driver)
+    forget_classes()
+    was_closed = _engine.Slot.closed
+    with virtual_surroundings(world), collection_by_hand():
+        _engine.Slot.engine, _engine.Slot.closed = simulation.driver, False
+        try:
+            simulation.driver.join()
+            schedule(simulation, simulation.plan)
+            yield simulation
+            simulation.check()
+            if check:
+                simulation.check_calm()
+        finally:
+            if Recent.listens:
+                Recent.ended(simulation.past())
+            _engine.Slot.engine = None
+            simulation.end()
+            _engine.Slot.engine, _engine.Slot.closed = None, was_closed
+            sys.stdout.flush()
+
+
 def simulate(
     seed: int = 0,
     nodes: int = 1,
@@ -547,7 +588,8 @@ def simulate(
     own_gcs: bool = False,
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
-) -> Iterator[Simulation]:
+    mode: str = "simulation",
+) -> contextlib.AbstractContextManager[Any]:
     """Run the block in a simulated cluster. The same seed gives the same run.
 
     Args:
@@ -557,37 +599,35 @@ def simulate(
         faults: what goes wrong, and when (see ``actorlib.testing.faults``).
         check: whether the oracles look at the end as well, once what the block used has been let go.
         memory_bytes: shared memory of each machine.
+        mode: "simulation", or "process": a cluster of real processes on this machine, real time, and of the faults
+            those that can be done there (see ``actorlib.testing.real_cluster``).
         own_gcs: whether the GCS is a process of its own, as under ``actorlib start``, which can crash and come back.
         resources, labels: of each machine, beside its CPUs.
 
     Raises:
         Violation: an oracle saw something wrong (see ``actorlib.testing.oracles``).
         Stuck: somebody waits for what will never happen.
+        TypeError: the seed is no integer.
+        ValueError: there is no such mode, or no such fault in it.
         RuntimeError: a session runs already.
     """
     if type(seed) is not int:
         raise TypeError(f"seed must be an integer, not {seed!r}")
-    if _engine.Slot.engine is not None:
-        raise RuntimeError("a session runs already in this process: call actorlib.shutdown() first")
-    simulation = Simulation(seed, nodes, num_cpus, memory_bytes, own_gcs, resources, labels)
-    world = simulation.world
-    world.adopt_main(simulation.driver)
-    forget_classes()
-    was_closed = _engine.Slot.closed
-    with virtual_surroundings(world), collection_by_hand():
-        _engine.Slot.engine, _engine.Slot.closed = simulation.driver, False
-        try:
-            simulation.driver.join()
-            schedule(simulation, faults)
-            yield simulation
-            simulation.check()
-            if check:
-                simulation.check_calm()
-        finally:
-            _engine.Slot.engine = None
-            simulation.end()
-            _engine.Slot.engine, _engine.Slot.closed = None, was_closed
-            sys.stdout.flush()
+    if mode not in ("simulation", "process"):
+        raise ValueError(f"mode must be 'simulation' or 'process', not {mode!r}")
+    seed = seed if Recent.seed is None else Recent.seed
+    again = Recent.next_replayed()
+    if again is not None:
+        seed, faults = again.seed, again.plan
+    if mode == "process":
+        from actorlib.testing.real_cluster import real_cluster
+
+        return real_cluster(seed, nodes, num_cpus, faults, check)
+
+    def make() -> Simulation:
+        return Simulation(seed, nodes, num_cpus, memory_bytes, own_gcs, resources, labels)
+
+    return _simulated(make, list(faults), check)
 
 
 __all__ = ["Simulation", "Stuck", "simulate"]
