@@ -111,6 +111,7 @@ class Bank(ActorMachine):
 
 class CarelessBank(Bank):
     checkpoint = None
+    fault_kinds = ("crash_worker", "pause_worker", "jitter")
 
 
 def test_a_state_machine_over_a_simulated_cluster():
