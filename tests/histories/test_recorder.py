@@ -104,7 +104,7 @@ def test_a_call_lost_in_a_crash_may_have_happened():
 
 
 def test_an_actor_that_forgets_is_found_and_drawn(drawings):
-    plan = [Fault("crash_worker", 0.05)]
+    plan = [Fault("crash_actor", 0.05)]
     with simulate(seed=1, faults=plan, check=False), history("forgets") as recorded:
         tally = recorded.watch(Tally.options(max_restarts=-1, max_task_retries=-1).remote())
         for _ in range(10):
@@ -117,7 +117,7 @@ def test_an_actor_that_forgets_is_found_and_drawn(drawings):
     assert caught.value.outcome.verdict is Verdict.NOT_LINEARIZABLE
     root = ElementTree.parse(caught.value.drawing).getroot()
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert any("fault crash_worker" in text for text in texts) and "the end" in texts
+    assert any("fault crash_actor" in text for text in texts) and "the end" in texts
     colours = {element.get("fill") for element in root.iter() if element.tag.endswith("rect")}
     assert {"#ffc9c9", "#cfe3ff"} <= colours
 
