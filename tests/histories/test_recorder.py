@@ -60,6 +60,7 @@ def count(watched, times):
 @pytest.fixture(autouse=True)
 def drawings(tmp_path, monkeypatch):
     monkeypatch.setattr(Drawings, "directory", tmp_path)
+    monkeypatch.setattr(Drawings, "prefix", "")
     return tmp_path
 
 
