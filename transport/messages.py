@@ -1084,6 +1084,56 @@ class ActorUpgrade(NamedTuple):
     methods: tuple[Any, ...]
 
 
+class LogAppend(NamedTuple):
+    """worker of a durable actor -> another node: a batch of its call log, to be kept. Answered by LogAppended."""
+
+    actor_id: ActorId
+    incarnation: int
+    number: int
+    begins: bool  # what was kept before goes
+    data: Payload
+
+
+class LogAppended(NamedTuple):
+    """It is on the disk."""
+
+    actor_id: ActorId
+    number: int
+
+
+class LogRefused(NamedTuple):
+    """A newer incarnation lives: this one must end."""
+
+    actor_id: ActorId
+    incarnation: int
+
+
+class LogNotKept(NamedTuple):
+    """The batch could not be written."""
+
+    actor_id: ActorId
+    reason: str
+
+
+class LogFetch(NamedTuple):
+    """new incarnation -> node: the copy that you have; older incarnations are refused from now on."""
+
+    request_id: int
+    actor_id: ActorId
+    incarnation: int
+
+
+class LogCopy(NamedTuple):
+    request_id: int
+    data: Payload  # b"": there is none
+
+
+class LogForget(NamedTuple):
+    """worker -> node: the actor has ended for good."""
+
+    actor_id: ActorId
+
+
 class Direction(enum.Enum):
     """Who sends it to whom."""
 
@@ -1225,4 +1275,11 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (200, CallsSettled, _D.CALLER_TO_WORKER),
     (201, CallerSeen, _D.CALLER_TO_WORKER),
     (202, ActorUpgrade, _D.TO_GCS),
+    (203, LogAppend, _D.ANY),
+    (204, LogAppended, _D.ANY),
+    (205, LogRefused, _D.ANY),
+    (206, LogNotKept, _D.ANY),
+    (207, LogFetch, _D.ANY),
+    (208, LogCopy, _D.ANY),
+    (209, LogForget, _D.ANY),
 )

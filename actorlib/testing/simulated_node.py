@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorlib.gcs.drivers.service import GcsService
 from actorlib.runtime.drivers.head import join_gcs
+from actorlib.runtime.drivers.log_replica import LogCopies
 from actorlib.scheduler.drivers.node import NodeService
 from actorlib.scheduler.placement import place_bundles
 from actorlib.scheduler.resources import to_units
@@ -126,11 +127,15 @@ class SimNode:
         total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000, **simulation.resources}
         config: dict[str, Any] = {"host_id": self.host_id, "sys_path": [], "cwd": "", "trace_dir": None}
         config["log_dir"] = f"{self.directory}/calls"
-        others = [self.store] if self.gcs is None else [self.store, self.gcs]
+        self.log_copies = LogCopies(self.disk, f"{self.directory}/copies")
+        others: list[Any] = [self.store, self.log_copies]
+        if self.gcs is not None:
+            others.append(self.gcs)
         labels = {"actorlib.io/node-id": process_id.hex(), **simulation.labels}
         self.service: SimNodeService
         service = SimNodeService(self, gcs_address, total, labels, config, max(1, int(cpus)), others)
         self.loop.handlers.update(self.store.handlers)
+        self.loop.handlers.update(self.log_copies.handlers)
         self.loop.handlers.update(service.handlers)
         if self.gcs is not None:
             join_gcs(self.loop, service, self.gcs, lambda _node, _pid: None)

@@ -12,7 +12,7 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from actorlib.transport import codec, limits, messages
 from actorlib.transport.drivers.notice import notice
@@ -75,6 +75,13 @@ class LoopTimer:
         self.callback = None
 
 
+class Gate(Protocol):
+    """Holds back messages that must not leave yet; ``LinkLayer.release`` sends them later."""
+
+    def hold(self, dirty: list[Any]) -> list[Any]:
+        """Of links with pending messages, those whose messages may leave now."""
+
+
 class LinkLayer:
     """See the module's docstring. Subclasses give ``_connect``, ``_disconnect``, ``_send_frames`` and ``post``."""
 
@@ -94,6 +101,7 @@ class LinkLayer:
         self.malformed = 0
         self.check: Callable[[], None] | None = None  # asserts invariants; called in debug mode
         self.before_flush: Callable[[], bool] | None = None  # called before anything leaves; False holds it back
+        self.gate: Gate | None = None
         self._clock = clock
         self._on_link_down = on_link_down
         self._dialled: dict[ProcessId, SocketLink] = {}
@@ -335,11 +343,25 @@ class LinkLayer:
         if not self.dirty or (self.before_flush is not None and not self.before_flush()):
             return False
         dirty, self.dirty = self.dirty, []
+        if self.gate is not None:
+            dirty = self.gate.hold(dirty)
         now = self._clock()
         for link in dirty:
             if link.pending and not link.is_down:
                 self._flush_link(link, now)
         return True
+
+    def release(self, held: list[tuple[Any, list[Any]]]) -> None:
+        """Send what the gate has held back, before what came after it."""
+        now = self._clock()
+        for link, messages_held in held:
+            if link.is_down:
+                continue
+            later, link.pending = link.pending, messages_held
+            self._flush_link(link, now)
+            if link.pending and not later:
+                self.dirty.append(link)
+            link.pending.extend(later)
 
     def _flush_link(self, link: SocketLink, now: float) -> None:
         while link.pending:

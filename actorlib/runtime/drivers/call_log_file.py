@@ -169,6 +169,13 @@ class CallLogFile:
             self.torn_bytes += len(data) - end
         return records
 
+    def whole(self) -> list[Record]:
+        """What the files have now, without what was written before them."""
+        records: list[Record] = []
+        for path in self._segments:
+            records.extend(decode(self._files.read(path), int(path.rpartition("-")[2], 16))[0])
+        return records
+
     # -- at work -------------------------------------------------------------------------------------------------------
     def append(self, records: Sequence[Record]) -> None:
         """Write a batch, and sync it where the level asks for that. Raises OSError; nothing is written then."""

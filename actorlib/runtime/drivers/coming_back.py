@@ -22,7 +22,9 @@ from actorlib.runtime.drivers import actor_state
 from actorlib.runtime.drivers.call_log_file import CallLogFile, FileMarker, Files, Mark, Marker, RealFiles, boot_id
 from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.checkpointing import pickled, read_checkpoint
+from actorlib.runtime.drivers.log_replica import LogReplica, read_copy
 from actorlib.runtime.drivers.recorded_inputs import RecordedInputs, Run, VoiceIds
+from actorlib.runtime.log_copies import reach
 from actorlib.runtime.mailbox import Item, Mailbox
 from actorlib.runtime.task import Task
 from actorlib.store.owner import Entry
@@ -71,6 +73,7 @@ class ComingBack(RecordedInputs):
     stopping: str | None
     config: dict[str, Any]
     voice = b""
+    replica: LogReplica | None = None
 
     # -- what the world gives (a simulation gives something else) ------------------------------------------------------
     def log_directory(self) -> str:
@@ -100,23 +103,47 @@ class ComingBack(RecordedInputs):
         self._last: deque[tuple[Any, ...]] = deque(maxlen=limits.calls_remembered_max)
         self._write_again_at = 0.0
         self.loop.before_flush = self.write_log
+        self._is_copied = False
         self._come_back(item, spec, cls, boot)
 
     def choose_level(self) -> str:
         """What the log is to outlive: as asked for, else what the deployment can outlive."""
         wanted = str(self.checkpoint_options.get("durability", "auto"))
-        if wanted == "replicated":
-            raise exceptions.CheckpointError("durability='replicated' is not supported yet; take 'disk' or 'worker'")
+        self._known_nodes = self.ask(self.gcs, messages.NodesList).nodes if wanted in ("auto", "replicated") else ()
         if wanted != "auto":
             return wanted
+        if sum(view.alive for view in self._known_nodes) > 1:
+            return "replicated"
         return "disk" if self.config.get("durable") else "worker"
+
+    def _best_log(self) -> list[Any]:
+        """Our own log, or the copy of another node where that leads further."""
+        records = self.log_file.read()
+        if self.level != "replicated" or not self.incarnation:
+            return records
+        assert self.spec is not None
+        actor_id, incarnation = self.spec.actor_id, self.incarnation
+        for view in self._known_nodes:
+            if not view.alive or view.address.node_id == self.node.node_id:
+                continue
+            try:
+                answer = self.ask(
+                    view.address, lambda rid: messages.LogFetch(rid, actor_id, incarnation), limits.log_fetch_timeout_s
+                )
+            except exceptions.ActorlibError as error:
+                self.say(f"node {view.address.node_id.hex()[:8]} did not say whether it has a copy of the log: {error}")
+                continue
+            copy = read_copy(answer.data)
+            if reach(copy) > reach(records):
+                records, self._is_copied = copy, True
+        return records
 
     def _come_back(self, item: Item, spec: ActorSpec, cls: Any, boot: str) -> None:
         """From the newest checkpoint that can be used, or the constructor; then the log from there."""
-        records = self.log_file.read()
+        records = self._best_log()
         failed: Exception | None = None
         for number, saved in self.checkpoints_of(spec.actor_id):
-            recovery = self._begin_epoch(Recovery(records, saved.meta.position), saved.meta.epoch, boot)
+            recovery = self._begin_epoch(records, saved.meta.position, saved.meta.epoch, boot)
             try:
                 self._load_checkpoint(cls, saved)
             except Exception as error:
@@ -126,6 +153,7 @@ class ComingBack(RecordedInputs):
                 )
                 continue
             self._number = number
+            self.loop.run(self._begin_replica)
             self._run_again(recovery)
             return
         if failed is not None:
@@ -133,16 +161,18 @@ class ComingBack(RecordedInputs):
                 f"no checkpoint of {self.class_name} can be used; the last one tried gave {type(failed).__name__}: "
                 f"{failed}. Mend __restore__, or start a copy with actorlib.restore(Class, checkpoint_id)"
             ) from failed
-        recovery = self._begin_epoch(Recovery(records, -1), 0, boot)
+        recovery = self._begin_epoch(records, -1, 0, boot)
+        self.loop.run(self._begin_replica)
         if self.checkpoint_options.get("source"):
             self._become_copy(cls, *self.checkpoint_options["source"])
             return
         self._run_constructor(item, spec, recovery)
         self._run_again(recovery)
 
-    def _begin_epoch(self, recovery: Recovery, epoch: int, boot: str) -> Recovery:
+    def _begin_epoch(self, records: list[Any], after: int, epoch: int, boot: str) -> Recovery:
         """Which time of its life this is, and whether something of an earlier one is forgotten."""
         assert self.spec is not None
+        recovery = Recovery(records, after)
         head = recovery.head
         epoch = max(head[3], epoch) if head is not None else epoch
         lost = self._what_is_lost(recovery, boot)
@@ -161,7 +191,17 @@ class ComingBack(RecordedInputs):
         self.ids = VoiceIds(self.ids, self.voice)
         actor_id = self.spec.actor_id
         self.log_file.head = (HEAD, FORMAT_VERSION, actor_id, epoch, self.class_version, boot, self.level)
+        if self._is_copied:
+            self._is_copied = False
+            self.log_file.forget()
+            self.log_file.append([record for record in records if record[0] != HEAD] or [self.log_file.head])
         return recovery
+
+    def _begin_replica(self) -> None:
+        if self.level == "replicated":
+            self.replica = LogReplica(self)  # type: ignore[arg-type]
+            self.loop.gate = self.replica.gate
+            self.replica.begin(self._known_nodes)
 
     def _what_is_lost(self, recovery: Recovery, boot: str) -> str:
         head = recovery.head

@@ -116,6 +116,8 @@ class Durability(ComingBack):
         super()._on_process_died(link, message)
         if self.log is not None:
             self.log.gone(message.process_id)
+        if self.replica is not None:
+            self.replica.node_gone(message.process_id)
 
     def cancel_queued(self, link: Link, message: messages.CancelCall) -> bool:
         """A durable actor's call is dropped while it waits; one that runs goes on to its end. False: it is not here."""
@@ -207,9 +209,42 @@ class Durability(ComingBack):
 
     def checkpoint_kept(self, position: int, covered: int) -> None:
         if covered >= 0:
-            self.loop.post(self.log_file.cut, covered)
+            self.loop.post(self._cut, covered)
         self.mailbox.is_held = False
         self.loop.post(self._tell_settled_voice, position)
+
+    def _cut(self, covered: int) -> None:
+        self.log_file.cut(covered)
+        if self.replica is not None:
+            self.replica.cut()
+
+    def wait_for_copies(self) -> None:
+        """Before the process ends: what it has to say depends on what another node is about to acknowledge."""
+        replica = self.replica
+        if replica is not None:
+            self.loop.drive(replica.gate.is_open, limits.log_fetch_timeout_s)
+
+    def say_forget_log(self) -> None:
+        """The actor ends for good: no other node need keep a copy."""
+        if self.replica is not None:
+            self.loop.post(lambda replica: replica.forget(), self.replica)
+
+    def forget_log(self) -> None:
+        if self.log is not None:
+            self.log_file.forget()
+
+    def _on_log_appended(self, link: Link, message: messages.LogAppended) -> None:
+        if self.replica is not None:
+            self.replica.on_appended(link, message)
+
+    def _on_log_not_kept(self, link: Link, message: messages.LogNotKept) -> None:
+        if self.replica is not None:
+            self.replica.on_not_kept(link, message)
+
+    def _on_log_refused(self, _: Link, message: messages.LogRefused) -> None:
+        """Somebody has taken us for dead, and our next incarnation lives: nothing of ours may be seen any more."""
+        if message.incarnation == self.incarnation:
+            self.stopping = "a newer incarnation of the actor has taken over"
 
     def _tell_settled_voice(self, position: int) -> None:
         """What was called up to a checkpoint is never called again, so its replies need not be kept by the callees."""
@@ -306,6 +341,8 @@ class Durability(ComingBack):
             self.loop.call_later(limits.log_retry_s, _nothing)
             return False
         self._write_again_at = 0.0
+        if self.replica is not None:
+            self.replica.send(records)
         return True
 
     def check(self) -> None:

@@ -239,7 +239,10 @@ class Node:
         total = _total_resources(settings, hostname)
         labels = {"actorlib.io/node-id": process_id.hex(), **settings["labels"]}
         keep = max(1, -(-total["CPU"] // 10_000))
-        others = [self.store] if self.gcs_service is None else [self.store, self.gcs_service]
+        self.log_copies = self._make_log_copies()
+        others = [self.store, self.log_copies]
+        if self.gcs_service is not None:
+            others.append(self.gcs_service)
         config = self._worker_config()
         self.service = NodeService(
             self.loop, self.gcs, total, labels, hostname, zygote, config, session_dir, keep, others
@@ -291,6 +294,12 @@ class Node:
         self._host_gcs(self.settings)
         return self.loop.address
 
+    def _make_log_copies(self) -> Any:
+        from actorlib.runtime.drivers.call_log_file import RealFiles
+        from actorlib.runtime.drivers.log_replica import LogCopies
+
+        return LogCopies(RealFiles(), os.path.join(self.settings["directory"] or self.session_dir, "copies"))
+
     def _worker_config(self) -> dict[str, Any]:
         return {
             "host_id": self.host_id,
@@ -307,6 +316,7 @@ class Node:
         from actorlib.runtime.drivers.head import join_gcs
 
         self.loop.handlers.update(self.store.handlers)
+        self.loop.handlers.update(self.log_copies.handlers)
         self.loop.handlers.update(self.service.handlers)
         if self.gcs_service is not None:
             join_gcs(self.loop, self.service, self.gcs_service, self._watch_node)

@@ -372,6 +372,7 @@ class Process:
             m.StateRows,
             m.NodeStatusReply,
             m.DebugPong,
+            m.LogCopy,
         ):
             self.handlers[answer] = self._on_answer
 

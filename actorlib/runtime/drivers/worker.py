@@ -88,6 +88,9 @@ class Worker(Durability):
                 m.DrainAndExit: self._on_drain,
                 m.CallsSettled: self._on_settled,
                 m.CallerSeen: self._on_seen,
+                m.LogAppended: self._on_log_appended,
+                m.LogNotKept: self._on_log_not_kept,
+                m.LogRefused: self._on_log_refused,
             }
         )
 
@@ -426,11 +429,14 @@ class Worker(Durability):
             self.node_link.send(messages.WorkerExiting(reason))
 
         self.loop.post(last_words, None)
+        self.say_forget_log()
         self._flush()
+        self.forget_log()
         self.end_process(0)
 
     def _flush(self) -> None:
         self.loop.post(self._send_finished, None)
+        self.wait_for_copies()
         self.loop.close()
 
     def _run_shutdown_hook(self) -> None:
