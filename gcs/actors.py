@@ -24,6 +24,7 @@ from actorlib.transport.link import NOWHERE, Address, Link
 from actorlib.transport.messages import ActorEnd, ActorSpec, ActorUpdate, Death
 
 TABLE = "actors"
+PLACE_AGAIN_S = 0.2
 
 
 class ActorState(enum.Enum):
@@ -115,18 +116,23 @@ class Actors:
         self._dead: dict[ActorId, None] = {}
         self._homeless: dict[ActorId, None] = {}
         self._ending: deque[Actor] = deque()
+        self._unsettled: dict[ActorId, None] = {}  # placed before a restart: some node that is awaited may be at it
+        self._early: dict[ActorId, list[Link]] = {}  # who asked for an actor that is not registered yet
         self.stories = Stories()
 
     # -- records -------------------------------------------------------------------------------------------------------
     def load(self, _key: bytes, value: bytes) -> None:
-        registered, update, *links = codec.decode_batch(value)
+        registered, update, *more = codec.decode_batch(value)
         actor = Actor(registered.spec)
+        extra = {type(message): message for message in more}
+        actor.released = messages.ActorReleased in extra
         actor.state = ActorState(update.state)
         actor.incarnation, actor.reason = update.incarnation, update.reason
         actor.death, actor.error, actor.worker = update.death, update.error, update.worker
         actor.node = update.worker.node_id or None
         actor.end = update.end
-        actor.links = dict.fromkeys(links[0].others) if links else {}
+        if messages.ActorLinks in extra:
+            actor.links = dict.fromkeys(extra[messages.ActorLinks].others)
         if update.restarts_left >= 0:
             actor.restarts = actor.spec.max_restarts - update.restarts_left
         self.actors[actor.spec.actor_id] = actor
@@ -136,12 +142,14 @@ class Actors:
         if actor.spec.name:
             self.names[actor.spec.namespace, actor.spec.name] = actor.spec.actor_id
         if actor.state is not ActorState.ALIVE:
-            self._homeless[actor.spec.actor_id] = None
+            self._unsettled[actor.spec.actor_id] = None
 
     def _persist(self, actor: Actor) -> None:
         record: list[Any] = [messages.ActorRegister(0, actor.spec, False), actor.update()]
         if actor.links:
             record.append(messages.ActorLinks(tuple(actor.links)))
+        if actor.released:
+            record.append(messages.ActorReleased(actor.spec.actor_id))
         self._port.persist(TABLE, actor.spec.actor_id, codec.encode_batch(record)[0])
 
     def _changed(self, actor: Actor) -> None:
@@ -177,6 +185,9 @@ class Actors:
         self.stories.tell(spec.actor_id, "registered")
         self._persist(actor)
         self._port.send(link, messages.ActorRegistered(message.request_id, False, spec))
+        for early in self._early.pop(spec.actor_id, ()):
+            actor.subscribers[early.peer.process_id] = early
+            self._port.send(early, actor.update())
         self._start(actor)
 
     def _claim(self, link: Link, message: messages.ActorRegister) -> bool:
@@ -199,12 +210,17 @@ class Actors:
     def subscribe(self, link: Link, message: messages.ActorSubscribe) -> None:
         actor = self.actors.get(message.actor_id)
         if actor is None:
-            text = "the GCS does not know this actor: it belonged to another session, or its record was dropped"
-            update = ActorUpdate(message.actor_id, 0, "DEAD", NOWHERE, text, None, None, 0)
-            self._port.send(link, update)
+            if message.actor_id not in self._early:
+                self._port.call_later(limits.unknown_actor_grace_s, lambda: self._stay_unknown(message.actor_id))
+            self._early.setdefault(message.actor_id, []).append(link)
             return
         actor.subscribers[link.peer.process_id] = link
         self._port.send(link, actor.update())
+
+    def _stay_unknown(self, actor_id: ActorId) -> None:
+        text = "the GCS does not know this actor: it belonged to another session, or its record was dropped"
+        for link in self._early.pop(actor_id, ()):
+            self._port.send(link, ActorUpdate(actor_id, 0, "DEAD", NOWHERE, text, None, None, 0))
 
     def find(self, link: Link, message: messages.ActorFind) -> None:
         actor_id = self.names.get((message.namespace, message.name))
@@ -242,6 +258,8 @@ class Actors:
         if node_id is None or not self._port.to_node(node_id, order):
             actor.reason = "no node is alive that could host it"
             self._homeless[actor.spec.actor_id] = None
+            if node_id is not None:  # whoever named that node has not heard yet that it is gone
+                self._port.call_later(PLACE_AGAIN_S, self.place_homeless)
             return
         actor.node = node_id
 
@@ -266,7 +284,12 @@ class Actors:
             self._port.send(link, stop)
             return
         if actor.state is ActorState.ALIVE:
+            if actor.worker.process_id != message.worker.process_id:
+                stop = messages.StopActor(message.actor_id, message.incarnation, True, "it lives elsewhere already")
+                self._port.send(link, stop)
             return
+        self._unsettled.pop(message.actor_id, None)
+        self._homeless.pop(message.actor_id, None)
         self._move(actor, ActorState.ALIVE, "")
         actor.worker = message.worker
         actor.node = message.worker.node_id
@@ -330,19 +353,22 @@ class Actors:
         if actor is not None:
             self._exited(actor, message.intended, message.death)
 
-    def _exited(self, actor: Actor, intended: bool, death: Death) -> None:
+    def _exited(self, actor: Actor, intended: bool, death: Death, planned: bool = False) -> None:
+        """Its worker is gone. ``planned``: by no fault of its own, which does not count as a restart."""
         limit = actor.spec.max_restarts
         if intended or actor.released:
             end = ActorEnd.RELEASED if actor.released else ActorEnd.EXITED
             self._die(actor, actor.reason or death.text, None if intended and not death.text else death, end)
+        elif planned and (actor.spec.detached or limit != 0):
+            self._restart(actor, death, counts=False)
         elif limit < 0 or actor.restarts < limit:
             self._restart(actor, death)
         else:
             tried = "" if limit == 0 else f" (restarted {actor.restarts} times, max_restarts={limit})"
             self._die(actor, f"its process ended{tried}", death, ActorEnd.CRASHED)
 
-    def _restart(self, actor: Actor, death: Death) -> None:
-        actor.restarts += 1
+    def _restart(self, actor: Actor, death: Death, counts: bool = True) -> None:
+        actor.restarts += counts
         actor.incarnation += 1
         actor.death = death
         actor.worker = NOWHERE
@@ -359,6 +385,7 @@ class Actors:
             del self.names[actor.spec.namespace, actor.spec.name]
         self._changed(actor)
         actor.subscribers.clear()
+        self._unsettled.pop(actor.spec.actor_id, None)
         self._homeless.pop(actor.spec.actor_id, None)
         self._dead[actor.spec.actor_id] = None
         while len(self._dead) > limits.dead_actors_kept_max:
@@ -440,6 +467,7 @@ class Actors:
             return
         actor.released = True
         actor.reason = "no handle to it is left"
+        self._persist(actor)
         if actor.state is ActorState.ALIVE:
             self._stop(actor, False, actor.reason)
 
@@ -467,12 +495,60 @@ class Actors:
         parent = self.actors.get((actor.spec.extra or {}).get("parent_actor", b""))
         return parent is not None and parent.state is not ActorState.DEAD
 
-    def node_lost(self, node_id: NodeId, reason: str) -> None:
+    def node_lost(self, node_id: NodeId, reason: str, planned: bool = False) -> None:
         for actor in list(self.actors.values()):
             if actor.node == node_id and actor.state is not ActorState.DEAD:
-                death = Death(actor.worker.process_id, node_id, 0, None, None, False, f"its node is gone: {reason}", "")
-                actor.node = None
-                self._exited(actor, False, death)
+                self._lost_with(actor, f"its node is gone: {reason}", planned)
+
+    def _lost_with(self, actor: Actor, text: str, planned: bool) -> None:
+        node_id = actor.node or NodeId(b"")
+        death = Death(actor.worker.process_id, node_id, 0, None, None, False, text, "")
+        actor.node = None
+        self._exited(actor, False, death, planned)
+
+    # -- after a restart of the GCS ------------------------------------------------------------------------------------
+    def homes(self) -> dict[NodeId, None]:
+        """The nodes that actors are thought to live on."""
+        living = (actor.node for actor in self.actors.values() if actor.state is not ActorState.DEAD)
+        return {node_id: None for node_id in living if node_id is not None}
+
+    def owners_where(self, is_meant: Callable[[NodeId], bool]) -> list[ProcessId]:
+        """Processes on such nodes that own actors which end with them."""
+        living = (a for a in self.actors.values() if a.state is not ActorState.DEAD and not a.spec.detached)
+        return list({a.spec.owner.process_id: None for a in living if is_meant(a.spec.owner.node_id)})
+
+    def settle(self) -> None:
+        """No node is awaited any more: what none of them is at is placed anew."""
+        unsettled, self._unsettled = self._unsettled, {}
+        self._homeless.update(unsettled)
+        self.place_homeless()
+
+    def reconcile(self, link: Link, node_id: NodeId, hosted: tuple[messages.Hosted, ...]) -> None:
+        """A node says what it is at: what it should not be at is stopped, what it should be and is not has ended."""
+        at: dict[ActorId, None] = {}
+        for actor_id, incarnation, worker in hosted:
+            actor = self._current(actor_id, incarnation)
+            if actor is None:
+                self._port.send(link, messages.StopActor(actor_id, incarnation, True, "this incarnation is not wanted"))
+                continue
+            at[actor_id] = None
+            if worker != NOWHERE:
+                self.created(link, messages.ActorCreated(actor_id, incarnation, worker))
+                if actor.released:  # the order to end may have been lost
+                    self._stop(actor, False, actor.reason)
+            elif actor.state is not ActorState.ALIVE:
+                self._unsettled.pop(actor_id, None)
+                self._homeless.pop(actor_id, None)
+                actor.node = node_id
+            else:
+                self._port.send(link, messages.StopActor(actor_id, incarnation, True, "it lives elsewhere already"))
+        for actor in list(self.actors.values()):
+            if actor.node != node_id or actor.spec.actor_id in at:
+                continue
+            if actor.state is ActorState.ALIVE:
+                self._lost_with(actor, "its worker ended while its node and the GCS could not talk", False)
+            elif actor.state is not ActorState.DEAD and actor.spec.actor_id not in self._homeless:
+                self._start(actor, node_id)
 
     def rows(self) -> list[dict[str, Any]]:
         return [

@@ -6,7 +6,7 @@ from typing import Any
 
 from actorlib.gcs.journal import Port
 from actorlib.transport import codec
-from actorlib.transport.ids import JobId
+from actorlib.transport.ids import JobId, NodeId
 from actorlib.transport.link import Link
 from actorlib.transport.messages import Done, JobStarted
 
@@ -36,6 +36,10 @@ class Jobs:
             return False
         self._port.persist(TABLE, job_id, None)
         return True
+
+    def on_node(self, node_id: NodeId) -> list[JobStarted]:
+        """Those whose driver is there."""
+        return [job for job in self.jobs.values() if job.driver.node_id == node_id]
 
     def rows(self) -> list[dict[str, Any]]:
         return [

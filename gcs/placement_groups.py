@@ -59,8 +59,10 @@ class PlacementGroups:
         self._retry_scheduled = False
 
     def load(self, _key: bytes, value: bytes) -> None:
-        (spec,) = codec.decode_batch(value)
+        spec, *placed = codec.decode_batch(value)
         group = Group(spec)
+        if placed:
+            group.state, group.nodes, group.reason = "CREATED", placed[0].group.nodes, ""
         self.groups[spec.group_id] = group
         if spec.name:
             self.names[spec.namespace, spec.name] = spec.group_id
@@ -76,9 +78,16 @@ class PlacementGroups:
             self.groups[message.group_id] = group
             if message.name:
                 self.names[key] = message.group_id
-            self._port.persist(TABLE, message.group_id, codec.encode_batch([message])[0])
+            self._persist(group)
             self._try(group)
         self._port.send(link, messages.Done(message.request_id))
+
+    def _persist(self, group: Group) -> None:
+        """With its places, once it has them: its bundles stay where they are when the GCS begins anew."""
+        record: list[tuple[Any, ...]] = [group.spec]
+        if group.state == "CREATED":
+            record.append(messages.GroupUpdate(group.view()))
+        self._port.persist(TABLE, group.spec.group_id, codec.encode_batch(record)[0])
 
     # -- placing -------------------------------------------------------------------------------------------------------
     def retry(self) -> None:
@@ -143,6 +152,7 @@ class PlacementGroups:
         group.phase = ""
         group.state = "CREATED"
         group.reason = ""
+        self._persist(group)
         self._publish(group)
         self._on_changed()
 
@@ -180,10 +190,32 @@ class PlacementGroups:
     def node_lost(self, node_id: NodeId) -> None:
         for group in self.groups.values():
             if node_id in group.nodes:
-                self._release(group)
-                group.state, group.reason, group.phase = "RESCHEDULING", "a node with its bundles was lost", ""
-                self._publish(group)
+                self._reschedule(group, "a node with its bundles was lost")
         self._retry_later()
+
+    def _reschedule(self, group: Group, reason: str) -> None:
+        self._release(group)
+        group.state, group.reason, group.phase = "RESCHEDULING", reason, ""
+        self._persist(group)
+        self._publish(group)
+
+    def homes(self) -> dict[NodeId, None]:
+        """The nodes that bundles lie on."""
+        return {node_id: None for group in self.groups.values() for node_id in group.nodes}
+
+    def reconcile(self, link: Link, node_id: NodeId, held: tuple[GroupId, ...]) -> None:
+        """A node says whose bundles it holds: those that are not known to lie there are given back."""
+        for group_id in held:
+            group = self.groups.get(group_id)
+            if group is None or node_id not in group.nodes:
+                self._port.send(link, messages.ReleaseBundles(0, group_id))
+        for group in self.groups.values():
+            if node_id in group.nodes and group.spec.group_id not in held:
+                if group.phase:
+                    self._give_up(group, "a node and the GCS could not talk")
+                elif group.state == "CREATED":
+                    self._reschedule(group, "a node has let go of its bundles")
+                    self._retry_later()
 
     # -- asking --------------------------------------------------------------------------------------------------------
     def bundle_node(self, group_id: GroupId, index: int) -> NodeId | str | None:

@@ -73,6 +73,8 @@ wait_probe_every_s = 1.0
 wait_probe_path_max = 100
 node_suspected_after_s = 3.0
 node_lost_after_s = 8.0
+gcs_silence_s = 2.0
+"""A node that has heard nothing of the GCS for this long dials it anew, and registers again."""
 
 # -- durable actors ----------------------------------------------------------------------------------------------------
 call_log_bytes_max = 256 << 20
@@ -95,6 +97,11 @@ object_records_max = 20_000
 lineage_rows_bytes_max = 64 << 20
 """Of objects whose references have left their owner's process."""
 dead_actors_kept_max = 1_000
+lost_nodes_kept_max = 1_000
+answers_kept_max = 10_000
+journal_retry_s = 1.0
+unknown_actor_grace_s = 2.0
+"""Who subscribes to an actor that nobody has registered waits this long: its creator may be about to say it again."""
 checkpoint_bytes_in_lmdb_max = 64 << 20
 lmdb_map_bytes = 64 << 30
 kv_key_bytes_max = 500  # namespace, a NUL and the key; LMDB takes 511

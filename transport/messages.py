@@ -602,10 +602,11 @@ class JobStarted(NamedTuple):
 
 
 class JobEnded(NamedTuple):
-    """driver or its node -> GCS, and GCS -> every node: its tasks, actors and objects go."""
+    """driver's node -> GCS (answered by Done), and GCS -> every node: its tasks, actors and objects go."""
 
     job_id: JobId
     reason: str
+    request_id: int = 0
 
 
 class Join(NamedTuple):
@@ -632,8 +633,27 @@ class KeysChanged(NamedTuple):
     request_id: int
 
 
+class Hosted(NamedTuple):
+    """An incarnation of an actor, and where it lives; NOWHERE while it is being made."""
+
+    actor_id: ActorId
+    incarnation: int
+    worker: Address
+
+
+class Holdings(NamedTuple):
+    """What a node has when it registers: nothing when it begins, much when the GCS does."""
+
+    actors: tuple[Hosted, ...]
+    processes: tuple[ProcessId, ...]  # its workers and drivers
+    groups: tuple[GroupId, ...]  # that have bundles there
+
+
+NO_HOLDINGS = Holdings((), (), ())
+
+
 class NodeRegister(NamedTuple):
-    """node -> GCS; answered by NodeRegistered."""
+    """node -> GCS; answered by NodeRegistered. Again whenever one of the two has begun anew."""
 
     request_id: int
     address: Address
@@ -643,6 +663,7 @@ class NodeRegister(NamedTuple):
     hostname: str
     os_pid: int
     host_id: str = ""  # processes with the same one see each other's pids and shared memory
+    holds: Holdings = NO_HOLDINGS
 
 
 class NodeRegistered(NamedTuple):
@@ -661,6 +682,23 @@ class NodeView(NamedTuple):
     os_pid: int
     waiting: tuple[tuple[str, int], ...]  # reasons of what waits there, with counts
     death: str
+
+
+class Heartbeat(NamedTuple):
+    """node -> GCS, every limits.heartbeat_period_s; answered by HeartbeatSeen."""
+
+    epoch: int
+
+
+class HeartbeatSeen(NamedTuple):
+    boot: int
+
+
+class GcsStarted(NamedTuple):
+    """GCS -> nodes that it knows from before, node -> its processes: it has begun its life number ``boot``. Dial it
+    again, say again what is not answered yet, subscribe again."""
+
+    boot: int
 
 
 class NodeReport(NamedTuple):
@@ -813,9 +851,10 @@ class ActorKill(NamedTuple):
 
 
 class ActorReleased(NamedTuple):
-    """owner -> GCS: the last handle is gone; the actor ends when its queue is drained."""
+    """owner -> GCS: the last handle is gone; the actor ends when its queue is drained. Answered by Done."""
 
     actor_id: ActorId
+    request_id: int = 0
 
 
 class StartActor(NamedTuple):
@@ -851,6 +890,7 @@ class ActorFailed(NamedTuple):
     incarnation: int
     reason: str
     error: Value
+    request_id: int = 0  # a node's, which says it again until it is answered by Done
 
 
 class ActorWaits(NamedTuple):
@@ -877,6 +917,7 @@ class ActorExited(NamedTuple):
     incarnation: int
     intended: bool
     death: Death
+    request_id: int = 0  # as in ActorFailed
 
 
 class StopActor(NamedTuple):
@@ -1226,6 +1267,9 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (119, NodeReport, _D.TO_GCS),
     (120, NodesChanged, _D.FROM_GCS),
     (121, NodesList, _D.TO_GCS),
+    (122, Heartbeat, _D.TO_GCS),
+    (123, HeartbeatSeen, _D.FROM_GCS),
+    (124, GcsStarted, _D.ANY),
     (187, Join, _D.TO_GCS),
     (188, Welcome, _D.FROM_GCS),
     (189, KeysAllowed, _D.GCS_TO_NODE),

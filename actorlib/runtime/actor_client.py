@@ -125,6 +125,10 @@ class ActorClients:
             self._port.to_gcs(messages.ActorSubscribe(actor_id))
         return client
 
+    def subscribed(self) -> list[ActorId]:
+        """The actors that the GCS has more to tell of."""
+        return [actor_id for actor_id, client in self.clients.items() if client.state != "DEAD"]
+
     def client_of(self, worker: ProcessId) -> ActorClient | None:
         return self._by_worker.get(worker)
 

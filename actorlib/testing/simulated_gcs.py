@@ -38,23 +38,13 @@ class SimGcs:
         self.loop = SimLoop(simulation.world, simulation.network, self.address, hello, {}, self._on_link_down)
         service = self.service = GcsService(self.loop, simulation.journal, place_bundles, NoRoom)
         self.loop.handlers.update(service.handlers)
-        self.loop.handlers.update(
-            {
-                messages.JobEnded: lambda _, message: service.job_ended(message.job_id, message.reason),
-                messages.ProcessDied: lambda _, message: service.process_died(message.process_id, message.death),
-                messages.Goodbye: self._on_goodbye,
-            }
-        )
+        self.loop.handlers.update(service.handlers_alone)
         self.loop.check = service.check
+        service.begin()
 
     def _on_link_down(self, link: Link, reason: str) -> None:
         if self.service is not None:
             self.service.link_down(link, reason)
-
-    def _on_goodbye(self, link: Link, message: messages.Goodbye) -> None:
-        if self.service is not None and link.hello is not None and link.hello.role == "node":
-            self.service.nodes.lost(link.peer.node_id, f"it has left ({message.reason})")
-        self.loop.drop_link(link.peer.process_id, message.reason)
 
     def crash(self) -> None:
         """As SIGKILL. What it had not committed was told to nobody."""

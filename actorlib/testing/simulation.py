@@ -368,6 +368,10 @@ class Simulation:
         if node is self.nodes[0]:
             raise ValueError("node 0 hosts the driver and the GCS; crash another one")
         self.world.note(f"node{node.number}", "loses power")
+        self._end_all_of(node)
+        self.world.schedule(NOTICE_OF_LOST_NODE_S, lambda: self._node_lost(node, "it lost power"))
+
+    def _end_all_of(self, node: SimNode) -> None:
         node.loop.die()
         for process_id, (where, worker) in list(self.workers.items()):
             if where is node:
@@ -375,7 +379,17 @@ class Simulation:
                 self._graveyard.extend(self.world.forget(worker))
                 del self.workers[process_id]
         self.memory.lose(node.directory)
-        self.world.schedule(NOTICE_OF_LOST_NODE_S, lambda: self._node_lost(node, "it lost power"))
+
+    def node_ended(self, node: SimNode, reason: str) -> None:
+        """The GCS took a node for lost, and has told it to end. Another one starts on its machine."""
+        self.world.note(f"node{node.number}", f"ends: {reason}")
+
+        def end() -> None:
+            if node.is_alive and node is not self.nodes[0]:
+                self._end_all_of(node)
+                self.add_node()
+
+        self.world.schedule(0.0, end)
 
     def _node_lost(self, node: SimNode, reason: str) -> None:
         """The GCS hears that a node is gone."""

@@ -10,7 +10,7 @@ import lmdb
 from actorlib.transport import limits
 
 FORMAT_VERSION = 1
-TABLES = ("kv", "jobs", "actors", "groups", "checkpoints", "lineage", "meta")
+TABLES = ("kv", "jobs", "actors", "groups", "checkpoints", "lineage", "nodes", "answers", "meta")
 
 
 class JournalFull(Exception):

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from actorlib.gcs.actors import Actors
+from actorlib.gcs.answers import Answers
 from actorlib.gcs.checkpoints import Checkpoints
 from actorlib.gcs.jobs import Jobs
 from actorlib.gcs.kv import KeyValues
 from actorlib.gcs.lineage import Lineages
+from actorlib.gcs.membership import BOOT, META, Membership
 from actorlib.gcs.nodes import Nodes
 from actorlib.gcs.placement_groups import Place, PlacementGroups
 from actorlib.gcs.records import Records
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ProcessId
 from actorlib.transport.link import Address, Handler, Host, Link
 
@@ -28,6 +30,27 @@ class Journal(Protocol):
     def read(self, table: str, key: bytes) -> bytes | None: ...
 
     def rows(self, table: str) -> Any: ...
+
+
+class KeepsAnswer:
+    """The link of somebody whose question is answered once; what is sent on it is kept."""
+
+    __slots__ = ("_answers", "_link", "_request_id", "hello", "is_down", "peer")
+
+    def __init__(self, link: Link, answers: Answers, request_id: int) -> None:
+        self._link = link
+        self._answers = answers
+        self._request_id = request_id
+        self.peer, self.is_down, self.hello = link.peer, link.is_down, None
+
+    def keep(self, message: tuple[Any, ...]) -> Link:
+        """Keep the answer; the link to send it on."""
+        if type(message) is not messages.Failure:
+            self._answers.keep(self.peer.process_id, self._request_id, message)
+        return self._link
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        raise AssertionError("answers leave through the GCS's port, after the commit")
 
 
 class GcsService:
@@ -46,40 +69,49 @@ class GcsService:
         self.kv = KeyValues(self)
         self.jobs = Jobs(self)
         self.nodes = Nodes(self, self._nodes_changed, self._node_lost)
+        self.answers = Answers(self)
         self.groups = PlacementGroups(self, place_bundles, lambda: self.nodes.alive(), self._groups_changed)
         self.actors = Actors(self, self._home, self.groups.bundle_node, can_grow)
         self.checkpoints = Checkpoints(self, self._incarnation, journal.read)
         self.records = Records()
         self.lineages = Lineages(self)
+        self.membership = Membership(self, self.nodes, self.actors, self.groups)
         self.handlers = self._handlers()
+        self.handlers_alone: dict[type, Handler] = {
+            messages.ProcessDied: self._on_process_died,
+            messages.Goodbye: self._on_goodbye,
+        }
+        """What it also takes when its loop is its own: a node that hosts it hears of these first."""
         self._load()
 
     def _handlers(self) -> dict[type, Handler]:
-        m, actors, groups = messages, self.actors, self.groups
+        m, actors, groups, once = messages, self.actors, self.groups, self._once
         return {
-            m.KvPut: self.kv.put,
+            m.KvPut: lambda link, message: (self.kv.put if message.overwrite else once(self.kv.put))(link, message),
             m.KvGet: self.kv.get,
-            m.KvDelete: self.kv.delete,
+            m.KvDelete: once(self.kv.delete),
             m.KvKeys: self.kv.keys,
             m.LineageKept: self.lineages.keep,
             m.LineageFind: self.lineages.find,
             m.JobStarted: self.jobs.started,
-            m.NodeRegister: self.nodes.register,
+            m.JobEnded: self._acknowledged(lambda _, message: self.job_ended(message.job_id, message.reason)),
+            m.NodeRegister: self._on_register,
             m.NodeReport: self.nodes.report,
+            m.Heartbeat: lambda link, message: self.membership.heartbeat(self._host.now(), link, message),
             m.NodesList: self.nodes.list_all,
             m.ActorRegister: actors.register,
             m.ActorSubscribe: actors.subscribe,
             m.ActorFind: actors.find,
             m.ActorList: actors.list_all,
-            m.ActorKill: actors.kill,
+            m.ActorKill: once(actors.kill),
             m.ActorLink: actors.link,
             m.ActorGivesUp: actors.gives_up,
-            m.ActorReleased: actors.released,
+            m.ActorReleased: self._acknowledged(actors.released),
             m.ActorCreated: actors.created,
-            m.ActorFailed: actors.failed,
+            m.ActorFailed: self._acknowledged(actors.failed),
             m.ActorWaits: actors.waits,
             m.ActorSpilled: actors.spilled,
-            m.ActorExited: actors.exited,
+            m.ActorExited: self._acknowledged(actors.exited),
             m.ActorUpgrade: actors.upgrade,
             m.CheckpointPut: self.checkpoints.put,
             m.CheckpointGet: self.checkpoints.get,
@@ -102,9 +134,73 @@ class GcsService:
             ("groups", self.groups),
             ("checkpoints", self.checkpoints),
             ("lineage", self.lineages),
+            ("nodes", self.nodes),
+            ("answers", self.answers),
         ):
             for key, value in self._journal.rows(table):
                 core.load(key, value)
+
+    def begin(self) -> None:
+        """Take up where the last life of the GCS ended (see ``gcs/membership.py``), and watch the nodes from now on."""
+        for job in list(self.jobs.jobs.values()):
+            if not self.nodes.is_known(job.driver.node_id):
+                self.job_ended(job.job_id, "its driver is gone, with the cluster it ran on")
+        for owner in self.actors.owners_where(lambda node_id: not self.nodes.is_known(node_id)):
+            self.process_died(owner, "it is gone, with the cluster it ran on")
+        self.membership.begin(self._host.now(), self._journal.read(META, BOOT))
+        for node_id in list(self.nodes.awaited):
+            view = self.nodes.views[node_id]
+            self.send(self._host.link(view.address), messages.GcsStarted(self.membership.boot))
+        self._commit()
+        self._tick()
+
+    def _tick(self) -> None:
+        self.membership.tick(self._host.now())
+        self._host.call_later(limits.heartbeat_period_s, self._tick)
+
+    # -- on a loop of its own ------------------------------------------------------------------------------------------
+    def _on_process_died(self, _: Link, message: messages.ProcessDied) -> None:
+        self.process_died(message.process_id, message.death)
+
+    def _on_goodbye(self, link: Link, message: messages.Goodbye) -> None:
+        if link.hello.role == "node":
+            self.nodes.lost(link.peer.node_id, f"it has left ({message.reason})", planned=True)
+        self._host.drop_link(link.peer.process_id, message.reason)
+
+    # -- wrappers of handlers ------------------------------------------------------------------------------------------
+    def _acknowledged(self, handle: Handler) -> Handler:
+        """What is said again until it is answered by Done."""
+
+        def handler(link: Link, message: Any) -> None:
+            handle(link, message)
+            if message.request_id:
+                self.send(link, messages.Done(message.request_id))
+
+        return handler
+
+    def _once(self, handle: Handler) -> Handler:
+        """What has an effect only the first time that it is asked."""
+
+        def handler(link: Link, message: Any) -> None:
+            answer = self.answers.find(link.peer.process_id, message.request_id)
+            if answer is None:
+                handle(KeepsAnswer(link, self.answers, message.request_id), message)
+            else:
+                self.send(link, answer)
+
+        return handler
+
+    def _on_register(self, link: Link, message: messages.NodeRegister) -> None:
+        here = {*message.holds.processes, message.address.process_id}
+        node_id = message.address.node_id
+        if not self.membership.registered(self._host.now(), link, message):
+            return
+        for job in self.jobs.on_node(node_id):
+            if job.driver.process_id not in here:
+                self.job_ended(job.job_id, "its driver ended while its node and the GCS could not talk")
+        for owner in self.actors.owners_where(lambda where: where == node_id):
+            if owner not in here:
+                self.process_died(owner, "it ended while its node and the GCS could not talk")
 
     # -- the way out ---------------------------------------------------------------------------------------------------
     def persist(self, table: str, key: bytes, value: bytes | None) -> None:
@@ -112,6 +208,8 @@ class GcsService:
         self._schedule()
 
     def send(self, link: Link, message: tuple[Any, ...]) -> None:
+        if type(link) is KeepsAnswer:
+            link = link.keep(message)
         self._outgoing.append((link, message))
         self._schedule()
 
@@ -138,7 +236,9 @@ class GcsService:
             try:
                 self._journal.commit(writes)
             except self._full as error:
+                self._writes = [*writes, *self._writes]  # what is in the tables will be on disk once there is room
                 self._refuse(outgoing, str(error))
+                self._host.call_later(limits.journal_retry_s, self._schedule)
                 return
             self.checkpoints.committed()
         for link, message in outgoing:
@@ -170,10 +270,13 @@ class GcsService:
     def _groups_changed(self) -> None:
         self.actors.place_homeless()
 
-    def _node_lost(self, node_id: NodeId, reason: str) -> None:
+    def _node_lost(self, node_id: NodeId, reason: str, planned: bool) -> None:
         self.records.node_lost(node_id)
-        self.groups.node_lost(node_id)
-        self.actors.node_lost(node_id, reason)
+        self.membership.node_lost(self._host.now(), node_id, reason, planned)
+        for job in self.jobs.on_node(node_id):
+            self.job_ended(job.job_id, f"its driver's node is gone: {reason}")
+        for owner in self.actors.owners_where(lambda where: where == node_id):
+            self.process_died(owner, f"its node is gone: {reason}")
 
     def job_ended(self, job_id: JobId, reason: str) -> None:
         if self.jobs.ended(job_id):
@@ -185,11 +288,11 @@ class GcsService:
 
     def process_died(self, process_id: ProcessId, reason: Any) -> None:
         self.actors.process_died(process_id, getattr(reason, "text", str(reason)))
+        self.answers.forget(process_id)
 
-    def link_down(self, link: Link, reason: str) -> None:
-        """A node that we talked to can't be reached any more."""
-        if self.nodes.links.get(link.peer.node_id) is link:
-            self.nodes.lost(link.peer.node_id, reason)
+    def link_down(self, link: Link, _reason: str) -> None:
+        """A session with a node has ended. The node registers again, or is declared lost."""
+        self.nodes.cut_off(link)
 
     # -- asking --------------------------------------------------------------------------------------------------------
     def _on_query(self, link: Link, message: messages.StateQuery) -> None:
@@ -236,6 +339,7 @@ class GcsService:
 
     def check(self) -> None:
         self.nodes.check()
+        self.membership.check()
         self.actors.check()
         self.groups.check()
         self.lineages.check()

@@ -2,6 +2,11 @@
 
 ``NodeService`` derives from ``Member``: this is what it is towards the GCS and the other nodes; what it does for the
 processes of its own machine is in ``node.py``.
+
+The GCS may go away and begin anew. Nothing here waits for it meanwhile. What it must not miss (*facts*: an actor's end,
+a job's) is kept until it is acknowledged. When it says that it has begun, or when nothing was heard of it for
+``limits.gcs_silence_s``, the node dials it again, says its facts and registers with all that it holds, and has its
+processes do the same.
 """
 
 from __future__ import annotations
@@ -38,9 +43,13 @@ class Member:
         self.ids = IdFactory(loop.address.process_id)
         self.stopping: str | None = None
         self.is_registered = False
+        self.wants_to_belong = False
         self._views: dict[NodeId, NodeView] = {}
         self._reporting = False
         self._reported: Any = None
+        self._facts: dict[int, tuple[Any, ...]] = {}
+        self._gcs_heard_at = loop.now()
+        self.gcs_boot = 0
         self.inbox: Callable[[str], str] = lambda local: local
         """The endpoint that a worker binds, from its local one: on a cluster of machines it adds one on TCP."""
 
@@ -50,8 +59,22 @@ class Member:
     def to_gcs(self, message: tuple[Any, ...]) -> None:
         self.loop.link(self.gcs).send(message)
 
+    def fact(self, message: Any) -> None:
+        """What the GCS must hear, whatever becomes of it."""
+        request_id = self.ids.request_id()
+        self._facts[request_id] = message = message._replace(request_id=request_id)
+        self.to_gcs(message)
+
+    def _on_done(self, _: Link, message: messages.Done) -> None:
+        self._facts.pop(message.request_id, None)
+
     # -- joining -------------------------------------------------------------------------------------------------------
+    def holdings(self) -> messages.Holdings:
+        """All that a GCS which has begun anew has to know of us."""
+        raise NotImplementedError
+
     def register(self) -> None:
+        self.wants_to_belong = True
         self.to_gcs(
             messages.NodeRegister(
                 self.ids.request_id(),
@@ -62,8 +85,42 @@ class Member:
                 self.hostname,
                 os.getpid(),
                 self.host_id,
+                self.holdings(),
             )
         )
+
+    def _dial_again(self, reason: str) -> None:
+        self._gcs_heard_at = self._now()
+        self._reported = None
+        if self.gcs != self.loop.address:
+            self.loop.drop_link(self.gcs.process_id, reason)
+        for message in list(self._facts.values()):
+            self.to_gcs(message)
+        self.register()
+        self.subscribe_again()
+
+    def subscribe_again(self) -> None:
+        """To what we want to hear of, beside what every node is told."""
+
+    def _on_gcs_started(self, _: Link, message: messages.GcsStarted) -> None:
+        if message.boot > self.gcs_boot:
+            self.gcs_boot = message.boot
+            self._dial_again("the GCS has begun anew")
+            for link in self.loop.links():
+                is_ours = link.peer.node_id == self.loop.address.node_id
+                if is_ours and link.hello is not None and link.hello.role in ("worker", "driver"):
+                    link.send(message)
+
+    def _on_heartbeat_seen(self, link: Link, message: messages.HeartbeatSeen) -> None:
+        self._gcs_heard_at = self._now()
+        if self.gcs_boot == 0:
+            self.gcs_boot = message.boot
+        self._on_gcs_started(link, messages.GcsStarted(message.boot))
+
+    def _beat(self) -> None:
+        if self._now() - self._gcs_heard_at > limits.gcs_silence_s:
+            self._dial_again("nothing was heard of the GCS")
+        self.to_gcs(messages.Heartbeat(self.epoch))
 
     def _on_registered(self, _: Link, message: messages.NodeRegistered) -> None:
         self.is_registered = True

@@ -22,7 +22,7 @@ from actorlib.transport import limits, messages
 from actorlib.transport.drivers import processes
 from actorlib.transport.drivers.loop import Loop
 from actorlib.transport.ids import ActorId, GroupId, JobId, LeaseId, NodeId, ProcessId, new_process_id
-from actorlib.transport.link import Address, Handler, Link
+from actorlib.transport.link import NOWHERE, Address, Handler, Link
 from actorlib.transport.messages import Death, NodeView, Resources
 
 Hosted = tuple[ActorId, int]
@@ -31,12 +31,13 @@ Hosted = tuple[ActorId, int]
 class Hosting:
     """An actor's incarnation on this node: being placed, or at work."""
 
-    __slots__ = ("intended", "order", "reason", "request_id", "worker")
+    __slots__ = ("intended", "lives_at", "order", "reason", "request_id", "worker")
 
     def __init__(self, order: messages.StartActor, request_id: int) -> None:
         self.order = order
         self.request_id = request_id
         self.worker: ProcessId | None = None
+        self.lives_at = NOWHERE  # once the constructor has returned
         self.intended = False
         self.reason = ""
 
@@ -134,7 +135,9 @@ class NodeService(Member):
             m.NodeStatus: self._on_status,
             m.ShutdownNode: self._on_shutdown,
             m.ProcessDied: self._on_process_died_elsewhere,
-            m.Done: lambda _, __: None,
+            m.Done: self._on_done,
+            m.HeartbeatSeen: self._on_heartbeat_seen,
+            m.GcsStarted: self._on_gcs_started,
         }
 
     def _now(self) -> float:
@@ -176,7 +179,17 @@ class NodeService(Member):
             rows = service.object_changes() if hasattr(service, "object_changes") else ()
             if rows:
                 self.to_gcs(messages.ObjectEvents(rows))
+        if self.wants_to_belong:
+            self._beat()
         self.loop.call_later(limits.heartbeat_period_s, self._tick)
+
+    def holdings(self) -> messages.Holdings:
+        actors = tuple(
+            messages.Hosted(actor_id, incarnation, hosting.lives_at)
+            for (actor_id, incarnation), hosting in self._hosted.items()
+        )
+        groups = dict.fromkeys(group_id for group_id, _ in self.leases.bundles)
+        return messages.Holdings(actors, (*self.workers.workers, *self._drivers), tuple(groups))
 
     # -- processes that come -------------------------------------------------------------------------------------------
     def _on_hello(self, link: Link, message: messages.Hello) -> None:
@@ -202,7 +215,7 @@ class NodeService(Member):
             self.loop.remove_reader(pidfd)
             os.close(pidfd)
         job_id = link.hello.job_id
-        self.to_gcs(messages.JobEnded(job_id, f"its driver is gone: {reason}"))
+        self.fact(messages.JobEnded(job_id, f"its driver is gone: {reason}"))
         text = f"the driver is gone: {reason}"
         death = Death(process_id, self.loop.address.node_id, link.hello.os_pid, None, None, False, text, "")
         self._process_died(process_id, death)
@@ -475,6 +488,10 @@ class NodeService(Member):
             return f"its placement group is {view.state}: {view.reason}"
         return view.nodes[index if 0 <= index < len(view.nodes) else 0]
 
+    def subscribe_again(self) -> None:
+        for group_id in self._groups:
+            self.to_gcs(messages.GroupSubscribe(group_id))
+
     def _on_group_update(self, _: Link, message: messages.GroupUpdate) -> None:
         self._groups[message.group.group_id] = message.group
         self.leases.recheck(self._now())
@@ -534,13 +551,16 @@ class NodeService(Member):
         self.loop.call_soon(lambda: self.leases.shrink(self._now(), granted.lease_id, spec.resources_to_run))
 
     def _on_actor_created(self, _: Link, message: messages.ActorCreated) -> None:
+        hosting = self._hosted.get((message.actor_id, message.incarnation))
+        if hosting is not None:
+            hosting.lives_at = message.worker
         self.to_gcs(message)
 
     def _on_actor_failed(self, link: Link, message: messages.ActorFailed) -> None:
         hosting = self._hosted.get((message.actor_id, message.incarnation))
         if hosting is not None:
             hosting.intended = True
-        self.to_gcs(message)
+        self.fact(message)
         self._kill(link.peer.process_id, "its actor's constructor failed")
 
     def _on_stop_actor(self, _: Link, message: messages.StopActor) -> None:
@@ -566,7 +586,7 @@ class NodeService(Member):
         if hosted is not None and hosting is not None:
             if hosting.intended and hosting.reason:
                 death = death._replace(text=hosting.reason)
-            self.to_gcs(messages.ActorExited(hosted[0], hosted[1], hosting.intended, death))
+            self.fact(messages.ActorExited(hosted[0], hosted[1], hosting.intended, death))
 
     # -- placement groups ----------------------------------------------------------------------------------------------
     def _on_prepare(self, link: Link, message: messages.PrepareBundles) -> None:

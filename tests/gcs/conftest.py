@@ -71,6 +71,15 @@ class Host:
     def __init__(self):
         self.soon = []
         self.later = []
+        self.time = 0.0
+        self.dialled = []  # links to nodes of before
+
+    def now(self):
+        return self.time
+
+    def link(self, address):
+        self.dialled.append(Link(address))
+        return self.dialled[-1]
 
     def call_soon(self, callback):
         self.soon.append(callback)

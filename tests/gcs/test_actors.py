@@ -99,8 +99,11 @@ def test_a_subscriber_that_died_is_not_written_to(world, make):
     assert reader.take() == []
 
 
-def test_whoever_subscribes_to_an_unknown_actor_is_told_that_it_is_dead(world):
-    (update,) = world.subscriber("never").take()
+def test_whoever_subscribes_to_an_unknown_actor_is_told_after_a_while_that_it_is_dead(world, port):
+    early = world.subscriber("never")
+    assert early.take() == []  # its creator may be about to register it, once more
+    port.fire()
+    (update,) = early.take()
     assert update.state == "DEAD" and "does not know this actor" in update.reason
 
 
@@ -318,7 +321,16 @@ def test_only_the_last_dead_actors_are_kept_also_on_disk(world, make, port, monk
     assert list(world.actors.actors) == [make.id("a"), make.id("c"), make.id("alive")]
     assert {key for _, key in port.rows} == {make.id("a"), make.id("c"), make.id("alive")}
     assert [row["state"] for row in world.actors.rows()] == ["PENDING", "DEAD", "DEAD"]
-    assert world.subscriber("b").take()[0].state == "DEAD"
+    late = world.subscriber("b")
+    port.fire()
+    assert late.take()[0].state == "DEAD"
+
+
+def test_whoever_subscribes_before_an_actor_is_registered_hears_of_it_when_it_is(world, port):
+    early = world.subscriber("actor")
+    world.register()
+    port.fire()
+    assert [update.state for update in early.take()] == ["PENDING"]
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actorlib.gcs.nodes import Nodes
-from actorlib.transport.messages import NodeRegistered, NodeReport, NodesChanged, NodesList
+from actorlib.transport import limits
+from actorlib.transport.messages import NodeRegistered, NodeReport, NodesChanged, NodesList, ShutdownNode
 
 
 class Heard:
@@ -24,7 +25,7 @@ def heard():
 
 @pytest.fixture
 def nodes(port, heard):
-    return Nodes(port, heard.changed, lambda node_id, reason: heard.lost.append((node_id, reason)))
+    return Nodes(port, heard.changed, lambda node_id, reason, planned: heard.lost.append((node_id, reason)))
 
 
 def join(nodes, make, name, **more):
@@ -136,7 +137,37 @@ def test_whoever_asks_gets_the_living_and_the_dead(nodes, make):
     ]
 
 
-def test_nothing_about_nodes_is_persisted(nodes, make, port):
-    join(nodes, make, "a")
+def test_who_is_there_and_who_was_lost_is_persisted_and_awaited_or_refused_after_a_restart(nodes, make, port, heard):
+    for name in ("a", "b"):
+        join(nodes, make, name)
     nodes.lost(make.node_id("a"), "gone")
-    assert port.rows == {}
+    later = Nodes(port, heard.changed, lambda *_: None)
+    for (_, key), value in port.rows.items():
+        later.load(key, value)
+    later.check()
+    assert list(later.awaited) == [make.node_id("b")] and later.is_known(make.node_id("b"))
+    assert later.alive() == [] and not later.is_alive(make.node_id("b"))
+    link = make.link("a", "a")
+    assert not later.register(link, make.register_node("a"))
+    assert [type(message) for message in link.take()] == [ShutdownNode]
+    join(later, make, "b")
+    assert not later.awaited and later.is_alive(make.node_id("b"))
+
+
+def test_only_the_last_lost_nodes_are_kept(nodes, make, port, monkeypatch):
+    monkeypatch.setattr(limits, "lost_nodes_kept_max", 2)
+    for name in "abc":
+        join(nodes, make, name)
+        nodes.lost(make.node_id(name), "gone")
+    assert {key for _, key in port.rows} == {make.node_id("b"), make.node_id("c")}
+
+
+def test_a_node_that_is_cut_off_is_awaited_and_gets_nothing_to_do(nodes, make):
+    link = join(nodes, make, "a")
+    nodes.cut_off(make.link("a", "a"))  # an earlier session
+    assert nodes.is_alive(make.node_id("a"))
+    nodes.cut_off(link)
+    nodes.check()
+    assert nodes.alive() == [] and nodes.is_known(make.node_id("a"))
+    join(nodes, make, "a")
+    assert nodes.is_alive(make.node_id("a"))

@@ -111,10 +111,11 @@ def test_restarts_are_counted_on_after_a_restart_of_the_gcs(world, make):
 
 
 def test_an_actor_that_waited_for_a_node_is_placed_after_the_restart(world, make):
-    world.ask(m.ActorRegister(1, make.spec(), False))
-    world.restart()
+    spec = make.spec(detached=True)
+    world.ask(m.ActorRegister(1, spec, False))
+    world.restart().begin()
     node = world.node("n")
-    assert [message for message in node.take() if type(message) is m.StartActor] == [m.StartActor(make.spec(), 0, 0)]
+    assert [message for message in node.take() if type(message) is m.StartActor] == [m.StartActor(spec, 0, 0)]
 
 
 def test_pairs_jobs_and_groups_come_back(world, make):

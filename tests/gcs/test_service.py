@@ -140,7 +140,7 @@ def test_a_checkpoint_can_be_read_in_the_turn_in_which_it_was_put(world, make):
 
 def test_a_new_node_gets_the_actors_and_groups_that_wait(world, make):
     link = world.link("c")
-    world.tell(link, m.ActorRegister(1, make.spec(), False))
+    world.tell(link, m.ActorRegister(1, make.spec(owner=make.address("owner", "elsewhere")), False))
     world.tell(link, make.group())
     world.host.settle()
     node = world.node("n")
@@ -179,7 +179,7 @@ def test_the_end_of_a_job_takes_its_actors_and_groups_and_is_told_to_every_node_
     assert world.service.groups.groups == {} and world.journal.tables["jobs"] == {}
 
 
-def test_the_loss_of_a_nodes_link_restarts_its_actors_elsewhere(world, make):
+def test_a_node_whose_session_has_ended_is_lost_when_it_is_silent_and_its_actors_restart_elsewhere(world, make):
     a, b, link = world.node("a"), world.node("b"), world.link("c")
     world.tell(link, m.ActorRegister(1, make.spec(owner=make.address("o", "a"), max_restarts=1), False))
     world.tell(a, m.ActorCreated(make.id("actor"), 0, make.address("w", "a")))
@@ -189,6 +189,9 @@ def test_the_loss_of_a_nodes_link_restarts_its_actors_elsewhere(world, make):
     world.host.settle()
     assert b.take() == []
     world.service.link_down(a, "no answer")
+    world.host.settle()
+    assert b.take() == []
+    world.service.nodes.lost(make.node_id("a"), "nothing was heard of it")
     world.host.settle()
     (order,) = [message for message in b.take() if type(message) is m.StartActor]
     assert order.incarnation == 1

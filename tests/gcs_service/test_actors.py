@@ -51,8 +51,9 @@ def placed(house):
 def test_an_actor_is_registered_placed_and_alive(placed):
     spec = placed.spec()
     placed.tell("driver", ActorSubscribe(spec.actor_id))
-    assert placed.link("driver").take(ActorUpdate)[0].state == "DEAD"  # not known yet
-    assert register(placed, spec) == [ActorRegistered(1, False, spec)]
+    assert placed.link("driver").take(ActorUpdate) == []  # not known yet
+    registered, update = register(placed, spec)
+    assert registered == ActorRegistered(1, False, spec) and update.state == "PENDING"
     assert placed.link("node1").take() == [StartActor(spec, 0, 0)]
     placed.tell("driver", ActorSubscribe(spec.actor_id))
     create(placed, spec)

@@ -90,11 +90,19 @@ class Sockets:
         self.outbox.connect(endpoint)
 
     def disconnect(self, endpoint: str) -> None:
+        """Let go of a peer at once, also of what is queued for it.
+
+        A connection that lingered would go on dialling, and when the peer is back under the same endpoint it would take
+        our name over there from the connection that we have made since.
+        """
+        self.outbox.setsockopt(zmq.LINGER, 0)
         try:
             self.outbox.disconnect(endpoint)
         except zmq.ZMQError as error:
             if error.errno not in (errno.ENOTCONN, errno.ENOENT):  # it was gone already
                 raise
+        finally:
+            self.outbox.setsockopt(zmq.LINGER, CLOSE_LINGER_MS)
 
     def close(self, linger_ms: int = CLOSE_LINGER_MS) -> None:
         if self._access is not None:

@@ -326,7 +326,7 @@ class Calls(Objects):
 
     def _actor_released(self, spec: messages.ActorSpec) -> None:
         if not self.closed:
-            self.to_gcs(messages.ActorReleased(spec.actor_id))
+            self.to_gcs(messages.ActorReleased(spec.actor_id, self.ids.request_id()))
 
     @staticmethod
     def _handle(spec: messages.ActorSpec, ref: ObjectRef[Any] | None) -> ActorHandle[Any]:

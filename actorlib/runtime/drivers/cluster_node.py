@@ -90,9 +90,15 @@ class ClusterNode(Node):
         if self.keeper is not None:
             self.service.spared.add(self.keeper.zygote_pid)
         self.loop.handlers[messages.KeysAllowed] = self._on_keys
+        self.loop.handlers[messages.NodeRegistered] = self._on_registered
         self.loop.handlers[messages.KeysChanged] = lambda _, __: None
         self.loop.handlers[messages.Failure] = self._on_failure
         self.loop.handlers[messages.Welcome] = lambda _, __: None
+
+    def _on_registered(self, link: Link, message: messages.NodeRegistered) -> None:
+        self.service.handlers[messages.NodeRegistered](link, message)
+        if self.keeper is not None:
+            self.keeper.served()
 
     def _find_gcs(self) -> Address:
         return self._ask_to_join() if self.settings["join"] else self._keep_gcs()
@@ -178,8 +184,6 @@ class ClusterNode(Node):
             reason = self._refused or self.service.stopping or f"the GCS did not answer within {JOIN_TIMEOUT_S:.0f} s"
             self.close()
             raise CannotStart(reason)
-        if self.keeper is not None:
-            self.keeper.served()
 
     def listen_to_signals(self) -> None:
         """SIGTERM ends the node in good order. It comes through a pipe, since the loop may be asleep."""

@@ -37,18 +37,20 @@ class GcsProcess:
         self.loop = self._make_loop(config, access)
         self.service = GcsService(self.loop, self.journal, place_bundles, JournalFull)
         self._signature: Any = None
+        self._watched: dict[NodeId, None] = {}
         self.loop.handlers.update(self.service.handlers)
         self.loop.handlers.update(
             {
                 messages.Join: self._on_join,
                 messages.NodeRegister: self._on_register,
                 messages.KeysChanged: self._on_keys_changed,
-                messages.JobEnded: lambda _, message: self.service.job_ended(message.job_id, message.reason),
-                messages.ProcessDied: lambda _, message: self.service.process_died(message.process_id, message.death),
-                messages.Goodbye: self._on_goodbye,
+                **self.service.handlers_alone,
             }
         )
         self.loop.check = self.service.check
+        self.service.begin()
+        for node_id in list(self.service.nodes.awaited):
+            self._watch_again(node_id)
         self._look_at_keys()
 
     def _make_loop(self, config: dict[str, Any], access: Access) -> Loop:
@@ -74,30 +76,35 @@ class GcsProcess:
         if link.hello.role != "node":
             link.send(messages.Failure(message.request_id, "PermissionError", f"a {link.hello.role} is no node"))
             return
-        self.service.nodes.register(link, message)
+        self.service.handlers[messages.NodeRegister](link, message)
         link.send(messages.KeysAllowed(self._rows()))
         if message.host_id == self.host_id:
             self._watch_node(message.address.node_id, message.os_pid)
 
+    def _watch_again(self, node_id: NodeId) -> None:
+        """A node from before: if it was on this machine, the kernel knows whether it still is."""
+        host_id, os_pid = self.service.nodes.hosts[node_id]
+        if host_id == self.host_id:
+            self._watch_node(node_id, os_pid)
+
     def _watch_node(self, node_id: NodeId, os_pid: int) -> None:
         """A node on this machine: the kernel tells when its process ends."""
+        if node_id in self._watched:
+            return
         try:
             pidfd = os.pidfd_open(os_pid)
         except OSError:
-            self.service.nodes.lost(node_id, "its process was gone when it registered")
+            self.service.nodes.lost(node_id, f"its process {os_pid} is gone")
             return
+        self._watched[node_id] = None
 
         def ended() -> None:
             self.loop.remove_reader(pidfd)
             os.close(pidfd)
+            del self._watched[node_id]
             self.service.nodes.lost(node_id, f"its process {os_pid} ended")
 
         self.loop.add_reader(pidfd, ended)
-
-    def _on_goodbye(self, link: Link, message: messages.Goodbye) -> None:
-        if link.hello.role == "node":
-            self.service.nodes.lost(link.peer.node_id, f"it has left ({message.reason})")
-        self.loop.drop_link(link.peer.process_id, message.reason)
 
     # -- keys ----------------------------------------------------------------------------------------------------------
     def _rows(self) -> tuple[tuple[Any, ...], ...]:

@@ -28,7 +28,7 @@ def join_gcs(loop: Any, node: NodeService, gcs: GcsService, watch_node: Callable
 
     def job_ended(link: Any, message: Any) -> None:
         node_handlers[messages.JobEnded](link, message)
-        gcs.job_ended(message.job_id, message.reason)
+        gcs_handlers[messages.JobEnded](link, message)
 
     loop.handlers[messages.NodeRegister] = node_registers
     loop.handlers[messages.JobEnded] = job_ended

@@ -320,6 +320,7 @@ class Node:
         self.loop.handlers.update(self.service.handlers)
         if self.gcs_service is not None:
             join_gcs(self.loop, self.service, self.gcs_service, self._watch_node)
+            self.gcs_service.begin()
 
     def tell_launcher(self, text: str) -> None:
         """What takes its time, while the launcher waits for us."""

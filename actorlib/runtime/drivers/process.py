@@ -17,6 +17,7 @@ from actorlib.engine import Slot
 from actorlib.runtime.actor_client import ActorClients
 from actorlib.runtime.completion import Completion
 from actorlib.runtime.deadlock import Waits
+from actorlib.runtime.gcs_client import GcsClient
 from actorlib.runtime.lineage import Lineage
 from actorlib.runtime.submitter import Submitter
 from actorlib.runtime.task import Task
@@ -25,7 +26,7 @@ from actorlib.store.owner import OwnerTable, Recipe
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.loop import Loop
 from actorlib.transport.drivers.notice import notice
-from actorlib.transport.ids import IdFactory, JobId, NodeId, ObjectId, ProcessId, TaskId
+from actorlib.transport.ids import GroupId, IdFactory, JobId, NodeId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Handler, Link, Timer
 from actorlib.transport.messages import ActorUpdate, Death, Value
 
@@ -76,6 +77,7 @@ class Process:
         self.lineage = Lineage(self.address, self.table, self.submitter, self)
         self.store = self._make_store(node.node_id, host_id)
         self.node_link = self.loop.link(node)
+        self.gcs_client = GcsClient()
         self._answers: dict[int, Callable[[Any], None]] = {}
         self._registering: dict[ProcessId, dict[int, None]] = {}  # questions to owners, which may die
         self._code: dict[bytes, bytes] = {}
@@ -125,7 +127,19 @@ class Process:
         self.link(address).send(message)
 
     def to_gcs(self, message: tuple[Any, ...]) -> None:
+        self.gcs_client.sent(message)
         self.link(self.gcs).send(message)
+
+    def _on_gcs_started(self, _: Link, message: messages.GcsStarted) -> None:
+        """It knows nothing of our session: another one, and again what it may not have heard."""
+        again = self.gcs_client.started(message.boot)
+        if again is None:
+            return
+        self.loop.drop_link(self.gcs.process_id, "the GCS has begun anew")
+        subscriptions: list[tuple[Any, ...]] = [messages.ActorSubscribe(a) for a in self.actors.subscribed()]
+        subscriptions += [messages.GroupSubscribe(GroupId(group_id)) for group_id in self._groups]
+        for wanted in (*again, *subscriptions):
+            self.link(self.gcs).send(wanted)
 
     def drop_link(self, process_id: ProcessId, reason: str) -> None:
         self.loop.drop_link(process_id, reason)
@@ -354,6 +368,7 @@ class Process:
                 m.GroupUpdate: self._on_group,
                 m.DebugPing: lambda link, message: link.send(m.DebugPong(*message)),
                 m.CancelCall: self._on_cancel,
+                m.GcsStarted: self._on_gcs_started,
                 m.WaitProbe: lambda _, message: self.waits.on_probe(message),
             }
         )
@@ -377,6 +392,7 @@ class Process:
             self.handlers[answer] = self._on_answer
 
     def _on_answer(self, _: Link, message: Any) -> None:
+        self.gcs_client.answered(message.request_id)
         answer = self._answers.pop(message.request_id, None)
         if answer is not None:
             answer(message)
@@ -490,7 +506,10 @@ class Process:
         def start(_: None) -> None:
             request_id = self.ids.request_id()
             self._answers[request_id] = box.append
-            self.link(address).send(message(request_id))
+            if address == self.gcs:
+                self.to_gcs(message(request_id))
+            else:
+                self.link(address).send(message(request_id))
 
         self.loop.post(start, None)
         self.loop.drive(lambda: bool(box) or self.closed, timeout_s)

@@ -1,0 +1,130 @@
+"""The GCS is killed and comes back, in simulated clusters: nobody notices but by a moment's delay."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import actorlib
+from actorlib.testing import simulate
+from actorlib.transport import limits
+from actorlib.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+@actorlib.remote(max_restarts=-1, max_task_retries=-1)
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def add(self):
+        self.count += 1
+        return self.count
+
+    def node(self):
+        return actorlib.get_runtime_context().get_node_id()
+
+
+@actorlib.remote
+def double(x):
+    return 2 * x
+
+
+def on(node):
+    """To be placed there if it can be."""
+    return NodeAffinitySchedulingStrategy(node.node_id.hex(), soft=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_everything_that_was_there_is_there_afterwards(seed):
+    def work(world):
+        kept = Counter.options(name="kept", lifetime="detached").remote()
+        group = placement_group([{"CPU": 1}, {"CPU": 1}])
+        assert group.wait(10) and actorlib.get(kept.add.remote(), timeout=10) == 1
+        for count in (2, 4, 6):
+            world.crash_gcs(0.03)
+            refs = [double.remote(i) for i in range(10)]
+            assert actorlib.get(kept.add.remote(), timeout=10) == count
+            assert actorlib.get(actorlib.get_actor("kept").add.remote(), timeout=10) == count + 1
+            assert actorlib.get(refs, timeout=30) == [2 * i for i in range(10)]
+            assert actorlib.get(Counter.options(num_cpus=0).remote().add.remote(), timeout=30) == 1
+        assert group.wait(10) and placement_group_table(group)["state"] == "CREATED"
+        remove_placement_group(group)
+        actorlib.kill(kept)
+
+    with simulate(seed=seed, nodes=3, own_gcs=True) as world:
+        work(world)
+
+
+def test_calls_that_do_not_need_the_gcs_do_not_wait_for_it():
+    def work(world):
+        counter = Counter.remote()
+        actorlib.get(counter.add.remote())
+        world.crash_gcs(5.0)
+        began = world.world.time
+        assert actorlib.get([counter.add.remote() for _ in range(10)])[-1] == 11
+        assert actorlib.get(double.remote(3)) == 6
+        assert world.world.time - began < 1.0 and world.gcs is None
+        assert len(actorlib.nodes()) == 2  # waits, and goes through
+        assert world.world.time - began > 4.0
+
+    with simulate(seed=1, nodes=2, own_gcs=True) as world:
+        work(world)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_detached_actor_whose_node_died_meanwhile_is_restarted(seed):
+    def work(world):
+        time.sleep(0.5)  # until all nodes know of each other
+        # Without restarts: what happens while the GCS is away does not count.
+        actor = Counter.options(
+            name="kept", lifetime="detached", max_restarts=0, scheduling_strategy=on(world.nodes[1])
+        ).remote()
+        assert actorlib.get(actor.node.remote()) == world.nodes[1].node_id.hex()
+        world.crash_gcs(2.0)
+        world.after(0.5, lambda: world.crash_node(world.nodes[1]))
+        time.sleep(1.0)
+        began = world.world.time
+        where = world.nodes[1].node_id.hex()
+        assert actorlib.get(actor.node.remote(), timeout=60) != where
+        assert world.world.time - began < limits.node_lost_after_s + 4
+        actorlib.kill(actor)
+
+    with simulate(seed=seed, nodes=3, own_gcs=True) as world:
+        work(world)
+
+
+def test_an_actor_that_ended_meanwhile_is_restarted_or_said_to_be_dead():
+    def work(world):
+        back, gone = Counter.remote(), Counter.options(max_restarts=0).remote()
+        assert actorlib.get([back.add.remote(), gone.add.remote()]) == [1, 1]
+        world.crash_gcs(1.0)
+        assert world.crash_actor(back) and world.crash_actor(gone)
+        assert actorlib.get(back.add.remote(), timeout=30) == 1
+        with pytest.raises(actorlib.exceptions.ActorDiedError):
+            actorlib.get(gone.add.remote(), timeout=30)
+
+    with simulate(seed=4, nodes=2, own_gcs=True) as world:
+        work(world)
+
+
+def test_a_node_that_was_declared_lost_is_told_to_end_and_its_actors_live_elsewhere_once():
+    def work(world):
+        time.sleep(0.5)
+        node = world.nodes[1]
+        actor = Counter.options(scheduling_strategy=on(node)).remote()
+        assert actorlib.get(actor.node.remote()) == node.node_id.hex()
+        others = [other for other in world.nodes if other is not node]
+        for other in others:
+            world.network.partition(other.node_id, node.node_id)
+        began = world.world.time
+        assert actorlib.get(actor.add.remote(), timeout=60) == 1  # of a new instance: the old one is out of reach
+        assert world.world.time - began < limits.node_lost_after_s + 2
+        world.network.heal()
+        time.sleep(5.0)
+        assert not node.is_alive
+        assert sum(worker.spec is not None for _, worker in world.workers.values()) == 1
+
+    with simulate(seed=6, nodes=3, own_gcs=True) as world:
+        work(world)
