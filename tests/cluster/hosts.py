@@ -1,0 +1,359 @@
+"""Hosts for tests: each with a network address, a hostname, processes, /dev/shm and sessions of its own.
+
+Made of Linux namespaces: a host is a process that holds them; a switch is another one, with a bridge that the hosts'
+links end at. Power is switched off by killing the host's first process, cables are pulled at the switch. Nothing of it
+is seen outside, and all of it ends with the processes that hold it.
+
+Where namespaces can't be made, ``LoopbackHosts`` has the same nodes on 127.0.0.1: what would be cut off is frozen.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+NET = "10.83.0"
+PORT = 6390
+START_TIMEOUT_S = 60.0
+CLI = [sys.executable, "-m", "actorlib.cli"]
+HOLD = "echo held && exec cat"  # until its input is closed
+
+
+def can_make_hosts() -> str:
+    """'' if hosts can be made of namespaces here, else the reason why not."""
+    try:
+        with Namespaces("probe") as probe:
+            probe.link("add", "name", "left", "type", "veth", "peer", "name", "right")
+            probe.link("add", "name", "bridge", "type", "bridge")
+            probe.run("true")
+    except subprocess.CalledProcessError as error:
+        return f"no hosts can be made of namespaces here: {error.stderr.strip() or error}"
+    except OSError as error:
+        return f"no hosts can be made of namespaces here: {error}"
+    return ""
+
+
+def checked(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+    return done.stdout
+
+
+class Namespaces:
+    """Network, mounts, hostname and processes apart from everybody else's, for as long as this object lives."""
+
+    def __init__(self, name: str) -> None:
+        sessions = f"/tmp/actorlib-{os.getuid()}"
+        inside = f"mkdir -p {sessions} && mount -t tmpfs -o mode=700 tmpfs {sessions} && mount -t tmpfs tmpfs /dev/shm"
+        script = f"{inside} && hostname {name} && ip link set lo up && {HOLD}"
+        command = [
+            "unshare",
+            "--net",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "sh",
+            "-c",
+            script,
+        ]
+        self.name = name
+        self.holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.holder.stdout is not None and self.holder.stderr is not None
+        if self.holder.stdout.readline() != b"held\n":
+            error = self.holder.stderr.read().decode()
+            self.close()
+            raise OSError(error.strip() or "unshare failed")
+        (first,) = psutil.Process(self.holder.pid).children()
+        self.first_pid = first.pid  # the host's process 1: all others go with it
+
+    def __enter__(self) -> Namespaces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def inside(self, *command: str) -> list[str]:
+        return ["nsenter", "-t", str(self.first_pid), "-n", "-m", "-u", "-i", "-p", *command]
+
+    def run(self, *command: str) -> str:
+        return checked(self.inside(*command))
+
+    def link(self, *words: str) -> str:
+        """``ip link ...`` on its network, seen with our eyes: our process ids count."""
+        return self.network("ip", "link", *words)
+
+    def network(self, *command: str) -> str:
+        return checked(["nsenter", "-t", str(self.first_pid), "-n", *command])
+
+    def power_off(self) -> None:
+        if self.holder.poll() is None:
+            os.kill(self.first_pid, signal.SIGKILL)
+            self.holder.wait(START_TIMEOUT_S)
+
+    def close(self) -> None:
+        if getattr(self, "first_pid", 0):
+            self.power_off()
+        else:
+            self.holder.kill()
+            self.holder.wait()
+        for stream in (self.holder.stdin, self.holder.stdout, self.holder.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class Host:
+    """A machine with one node of the cluster."""
+
+    def __init__(self, name: str, ip: str, namespaces: Namespaces | None) -> None:
+        self.name = name
+        self.ip = ip
+        self.namespaces = namespaces
+        self.node: subprocess.Popen[bytes] | None = None
+
+    def inside(self, *command: str) -> list[str]:
+        return list(command) if self.namespaces is None else self.namespaces.inside(*command)
+
+    def processes(self) -> list[psutil.Process]:
+        assert self.node is not None
+        try:
+            first = psutil.Process(self.node.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def freeze(self) -> None:
+        for process in self.processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self.processes():
+            process.resume()
+
+    def close(self) -> None:
+        if self.node is not None:
+            self.thaw()
+            self.node.terminate()
+            try:
+                self.node.wait(30)
+            except subprocess.TimeoutExpired:
+                self.node.kill()
+                self.node.wait()
+            assert self.node.stdout is not None
+            self.node.stdout.close()
+        if self.namespaces is not None:
+            self.namespaces.close()
+
+
+class Hosts:
+    """A cluster of hosts, started by the command line. The first one is the head, and drivers run there."""
+
+    are_real = True
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.hosts: list[Host] = []
+        self._drivers: list[Driver] = []
+        self._make_switch()
+
+    def _make_switch(self) -> None:
+        self.switch = Namespaces("switch")
+        self.switch.link("add", "name", "bridge", "type", "bridge")
+        self.switch.link("set", "bridge", "up")
+
+    def _make_host(self, name: str) -> Host:
+        number = len(self.hosts) + 1
+        namespaces = Namespaces(name)
+        port, ip = f"port{number}", f"{NET}.{number}"
+        there = str(namespaces.first_pid)
+        self.switch.link("add", "name", port, "type", "veth", "peer", "name", "eth0", "netns", there)
+        self.switch.link("set", port, "master", "bridge", "up")
+        namespaces.network("ip", "address", "add", f"{ip}/24", "dev", "eth0")
+        namespaces.link("set", "eth0", "up")
+        return Host(name, ip, namespaces)
+
+    def start(self, name: str, *options: str) -> Host:
+        """One more host with a node of 1 CPU and a resource of its own name."""
+        host = self._make_host(name)
+        self.hosts.append(host)
+        command = [*CLI, "start", "--block", "--node-ip", host.ip, "--num-cpus", "1"]
+        command += ["--resources", f'{{"{name}": 100}}', *options]
+        if host is self.hosts[0]:
+            command += ["--head", "--dir", str(self.directory), "--port", str(PORT)]
+        else:
+            said = checked(self.hosts[0].inside(*CLI, "keys", "new", name, "--dir", str(self.directory)))
+            key = said.strip().splitlines()[-1]
+            command += ["--address", f"{self.hosts[0].ip}:{PORT}", "--key", key]
+        host.node = subprocess.Popen(host.inside(*command), stdout=subprocess.PIPE)
+        assert host.node.stdout is not None
+        line = host.node.stdout.readline().decode()
+        assert "is up" in line, f"{name} did not start: {line!r}"
+        return host
+
+    def driver(self, code: str) -> Driver:
+        """Run a program on the head's host that has joined the cluster."""
+        driver = Driver(self.hosts[0], code)
+        self._drivers.append(driver)
+        return driver
+
+    # -- faults --------------------------------------------------------------------------------------------------------
+    def cut(self, host: Host) -> None:
+        """Pull its cable."""
+        self.switch.link("set", self._port(host), "down")
+
+    def mend(self, host: Host) -> None:
+        self.switch.link("set", self._port(host), "up")
+
+    def _port(self, host: Host) -> str:
+        return f"port{host.ip.rpartition('.')[2]}"
+
+    def cut_one_way(self, sender: Host, receiver: Host) -> None:
+        """What the first sends to the second is lost."""
+        assert sender.namespaces is not None
+        sender.namespaces.network("ip", "route", "add", "blackhole", f"{receiver.ip}/32")
+
+    def mend_one_way(self, sender: Host, receiver: Host) -> None:
+        assert sender.namespaces is not None
+        sender.namespaces.network("ip", "route", "del", "blackhole", f"{receiver.ip}/32")
+
+    def narrow(self, host: Host, megabits_per_s: int) -> None:
+        """Its link sends no faster than that."""
+        assert host.namespaces is not None
+        host.namespaces.network(
+            "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf",
+            "rate", f"{megabits_per_s}mbit", "burst", "256kb", "latency", "200ms",
+        )  # fmt: skip
+
+    def widen(self, host: Host) -> None:
+        assert host.namespaces is not None
+        host.namespaces.network("tc", "qdisc", "del", "dev", "eth0", "root")
+
+    def power_off(self, host: Host) -> None:
+        """Without a last word: the cable goes first."""
+        self.cut(host)
+        assert host.namespaces is not None
+        host.namespaces.power_off()
+
+    def close(self) -> None:
+        for driver in self._drivers:
+            driver.close()
+        for host in reversed(self.hosts):
+            host.close()
+        self.switch.close()
+
+
+class LoopbackHosts(Hosts):
+    """The same nodes on 127.0.0.1, where there are no namespaces. Whoever is cut off is frozen."""
+
+    are_real = False
+
+    def _make_switch(self) -> None:
+        return
+
+    def _make_host(self, name: str) -> Host:
+        return Host(name, "127.0.0.1", None)
+
+    def cut(self, host: Host) -> None:
+        host.freeze()
+
+    def mend(self, host: Host) -> None:
+        host.thaw()
+
+    def cut_one_way(self, sender: Host, receiver: Host) -> None:
+        sender.freeze()
+
+    def mend_one_way(self, sender: Host, receiver: Host) -> None:
+        sender.thaw()
+
+    def narrow(self, host: Host, megabits_per_s: int) -> None:
+        return
+
+    def widen(self, host: Host) -> None:
+        return
+
+    def power_off(self, host: Host) -> None:
+        for process in host.processes():
+            process.kill()
+
+    def close(self) -> None:
+        for driver in self._drivers:
+            driver.close()
+        for host in reversed(self.hosts):
+            host.close()
+
+
+class Driver:
+    """A program on a host. It prints lines; what is sent to it arrives as lines."""
+
+    PROLOGUE = """
+        import os, socket, sys, time
+        import numpy as np
+        import actorlib
+
+        def say(*words):
+            print("@", *words, flush=True)
+
+        def hear():
+            return sys.stdin.readline().strip()
+
+        def on(name, task, **options):
+            return task.options(resources={name: 1}, **options)
+
+        def alive():
+            return sum(row["Alive"] for row in actorlib.nodes())
+
+        def wait_until(condition, timeout_s=60.0):
+            deadline = time.monotonic() + timeout_s
+            while not condition():
+                assert time.monotonic() < deadline, "it took too long"
+                time.sleep(0.02)
+
+        actorlib.init(address="auto", log_to_driver=False)
+    """
+
+    def __init__(self, host: Host, code: str) -> None:
+        program = textwrap.dedent(self.PROLOGUE) + textwrap.dedent(code) + "\nactorlib.shutdown()\nsay('done')\n"
+        self.process = subprocess.Popen(
+            host.inside(sys.executable, "-c", program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def hear(self) -> str:
+        """Its next word."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("@ "):
+                return line[2:].strip()
+        raise AssertionError(f"the driver ended with status {self.process.wait()}")
+
+    def say(self, word: str = "go") -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def wait_for(condition: Any, timeout_s: float = 30.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

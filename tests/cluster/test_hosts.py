@@ -1,0 +1,165 @@
+"""A cluster of hosts with addresses of their own, started by the command line, while hosts and cables fail."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import hosts as made
+
+WHY_NOT = made.can_make_hosts()
+
+WORKLOAD = """
+@actorlib.remote(max_retries=-1)
+def work(i):
+    time.sleep(0.1)
+    return i
+
+@actorlib.remote(num_cpus=0)
+def where():
+    return socket.gethostname()
+
+@actorlib.remote(num_cpus=0)
+def make(mib):
+    return np.ones(mib << 17)
+
+@actorlib.remote(num_cpus=0)
+def total(array):
+    return int(array.sum())
+
+@actorlib.remote(num_cpus=0)
+class Counter:
+    def __init__(self):
+        self.value = 0
+
+    def add(self):
+        self.value += 1
+        return self.value
+
+"""
+
+
+def start(directory):
+    if WHY_NOT:
+        print(f"{WHY_NOT}; the nodes run on loopback instead", file=sys.__stderr__)
+    cluster = (made.LoopbackHosts if WHY_NOT else made.Hosts)(directory)
+    try:
+        for name in ("one", "two", "three"):
+            cluster.start(name)
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """For tests that leave it as it was."""
+    cluster = start(tmp_path_factory.mktemp("head"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def drive():
+    """Runs a program on a cluster once all of its nodes are seen; its end is waited for."""
+    drivers = []
+
+    def run(cluster, code):
+        drivers.append(cluster.driver(WORKLOAD + "wait_until(lambda: alive() == 3)\n" + code))
+        return drivers[-1]
+
+    yield run
+    for driver in drivers:
+        driver.close()
+
+
+def test_hosts_are_apart_and_objects_go_between_them(cluster, drive):
+    driver = drive(
+        cluster,
+        """
+say(*actorlib.get([on(name, where).remote() for name in ("one", "two", "three")], timeout=60))
+ref = on("two", make).remote(20)
+say(actorlib.get(on("three", total).remote(ref), timeout=60) >> 17, actorlib.get(ref, timeout=60).nbytes >> 20)
+counter = on("three", Counter).remote()
+say(actorlib.get([counter.add.remote() for _ in range(5)], timeout=60)[-1])
+del ref, counter
+""",
+    )
+    names = driver.hear().split()
+    assert names == ["one", "two", "three"] if cluster.are_real else len(names) == 3
+    assert driver.hear() == "20 20"
+    assert driver.hear() == "5" and driver.hear() == "done"
+
+
+def test_what_is_cut_off_or_frozen_for_a_moment_goes_on_afterwards(cluster, drive):
+    driver = drive(
+        cluster,
+        """
+counter = on("two", Counter).remote()
+say(actorlib.get(counter.add.remote(), timeout=60))
+for _ in range(3):
+    refs = [counter.add.remote() for _ in range(10)] + [work.remote(i) for i in range(10)]
+    say("sent")
+    hear()
+    say(actorlib.get(refs, timeout=120)[9])
+say(alive())
+del counter, refs
+""",
+    )
+    second = cluster.hosts[1]
+    assert driver.hear() == "1"
+    for number, (fault, mend) in enumerate(
+        [
+            (lambda: cluster.cut(second), lambda: cluster.mend(second)),
+            (second.freeze, second.thaw),
+            (
+                lambda: cluster.cut_one_way(second, cluster.hosts[0]),
+                lambda: cluster.mend_one_way(second, cluster.hosts[0]),
+            ),
+        ]
+    ):
+        assert driver.hear() == "sent"
+        fault()
+        time.sleep(1.5)  # how long the fault lasts: shorter than it takes to be declared lost
+        mend()
+        driver.say()
+        assert driver.hear() == str(11 + 10 * number)
+    assert driver.hear() == "3" and driver.hear() == "done"
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+def test_calls_are_answered_while_a_large_object_fills_a_narrow_link(cluster, drive):
+    driver = drive(
+        cluster,
+        """
+counter = on("two", Counter).remote()
+actorlib.get(counter.add.remote(), timeout=60)
+ref = on("two", make).remote(32)
+actorlib.wait([ref], timeout=60, fetch_local=False)
+say("made")
+hear()
+began = time.monotonic()
+arrives = on("three", total).remote(ref)
+slowest = 0.0
+while not actorlib.wait([arrives], timeout=0)[0]:
+    called = time.monotonic()
+    actorlib.get(counter.add.remote(), timeout=60)
+    slowest = max(slowest, time.monotonic() - called)
+say(time.monotonic() - began, slowest, actorlib.get(arrives, timeout=60) >> 17)
+del counter, ref, arrives
+""",
+    )
+    assert driver.hear() == "made"
+    cluster.narrow(cluster.hosts[1], 100)
+    driver.say()
+    took, slowest, mib = driver.hear().split()
+    assert float(took) > 2.0, "the link was not narrow"
+    assert mib == "32" and float(slowest) < 5.0
+    cluster.widen(cluster.hosts[1])
+    assert driver.hear() == "done"
