@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import hosts as made
 
 WHY_NOT = made.can_make_hosts()
+LOST_WITHIN_S = 15.0  # reach: 10 s; the machine that the tests run on may be busy
 
 WORKLOAD = """
 @actorlib.remote(max_retries=-1)
@@ -61,6 +62,13 @@ def start(directory):
 def cluster(tmp_path_factory):
     """For tests that leave it as it was."""
     cluster = start(tmp_path_factory.mktemp("head"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def cluster_to_break(tmp_path):
+    cluster = start(tmp_path / "head")
     yield cluster
     cluster.close()
 
@@ -131,6 +139,61 @@ del counter, refs
         driver.say()
         assert driver.hear() == str(11 + 10 * number)
     assert driver.hear() == "3" and driver.hear() == "done"
+
+
+def test_a_host_without_power_is_found_lost_and_its_work_is_done_elsewhere(cluster_to_break, drive):
+    driver = drive(
+        cluster_to_break,
+        """
+kept = on("two", make).remote(4)
+copy = actorlib.get(on("three", total).remote(kept), timeout=60)
+refs = [work.remote(i) for i in range(60)]
+actorlib.wait(refs, num_returns=6, timeout=60)
+say("working")
+hear()
+began = time.monotonic()
+wait_until(lambda: alive() == 2)
+say(time.monotonic() - began)
+say(actorlib.get(refs, timeout=120) == list(range(60)))
+say(actorlib.get(kept, timeout=60).nbytes >> 20)
+""",
+    )
+    assert driver.hear() == "working"
+    cluster_to_break.power_off(cluster_to_break.hosts[1])
+    driver.say()
+    assert float(driver.hear()) < LOST_WITHIN_S
+    assert driver.hear() == "True"
+    assert driver.hear() == "4"  # from the copy, or made again
+    assert driver.hear() == "done"
+
+
+def test_a_partition_that_lasts_is_a_loss_and_the_lost_node_does_not_come_back_as_it_was(cluster_to_break, drive):
+    driver = drive(
+        cluster_to_break,
+        """
+before = {row["NodeID"] for row in actorlib.nodes() if row["Alive"]}
+say("ready")
+hear()
+began = time.monotonic()
+wait_until(lambda: alive() == 2)
+say(time.monotonic() - began)
+say(sum(actorlib.get([work.remote(i) for i in range(10)], timeout=60)))
+lost = before - {row["NodeID"] for row in actorlib.nodes() if row["Alive"]}
+hear()
+time.sleep(3.0)
+say(len(lost), len(lost & {row["NodeID"] for row in actorlib.nodes() if row["Alive"]}))
+""",
+    )
+    third = cluster_to_break.hosts[2]
+    assert driver.hear() == "ready"
+    cluster_to_break.cut(third)
+    driver.say()
+    assert float(driver.hear()) < LOST_WITHIN_S
+    assert driver.hear() == "45"
+    cluster_to_break.mend(third)
+    assert made.wait_for(lambda: third.node.poll() is not None), "a node that was declared lost goes on"
+    driver.say()
+    assert driver.hear() == "1 0" and driver.hear() == "done"
 
 
 @pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
