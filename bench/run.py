@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness import RESULTS, Result, table
 
-FILES = ("tasks", "actors", "durable", "objects", "programs", "startup", "sim")
+FILES = ("tasks", "actors", "durable", "objects", "programs", "startup", "sim", "envs")
 TIMEOUT_S = 240
 
 
