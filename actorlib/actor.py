@@ -74,13 +74,13 @@ def _settings(o: MethodOptions) -> tuple[Any, ...]:
     if isinstance(retry, tuple):
         retry = serialization.dumps_function(retry)
     plain = (o.num_returns, o.max_task_retries, retry, o.concurrency_group, o.backpressure)
-    return (*plain, o.timeout_s, o.name, o.readonly)
+    return (*plain, o.timeout_s, o.name, o.readonly, o.priority)
 
 
 def methods_from_wire(rows: tuple[Any, ...]) -> dict[str, MethodInfo]:
     methods: dict[str, MethodInfo] = {}
     for name, settings, arity in rows:
-        returns, retries, retry_exceptions, group, backpressure, timeout_s, label, readonly = settings
+        returns, retries, retry_exceptions, group, backpressure, timeout_s, label, readonly, priority = settings
         with_options = MethodOptions(
             num_returns=returns,
             max_task_retries=retries,
@@ -90,6 +90,7 @@ def methods_from_wire(rows: tuple[Any, ...]) -> dict[str, MethodInfo]:
             timeout_s=timeout_s,
             name=label,
             readonly=readonly,
+            priority=priority,
         )
         methods[name] = MethodInfo(with_options, None if arity is None else Arity(*arity))
     return methods

@@ -77,6 +77,7 @@ class ActorOptions:
     is_async: bool = False
     priority: int = 0  # of its placement
     timeout_s: float | None = None  # of each of its calls, unless the method says otherwise
+    reentrant: bool = False  # a call that comes back along its own chain runs while its caller waits
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,6 +91,7 @@ class MethodOptions:
     timeout_s: float | None = None
     backpressure: int = -1
     name: str = ""
+    priority: int = 0  # among the calls that wait at the actor; higher first
     readonly: bool = False  # the state is only looked at: a durable actor does not log the call
 
 

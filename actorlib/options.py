@@ -174,10 +174,12 @@ ACTOR: dict[str, Check] = {
     "get_if_exists": _flag,
     "max_pending_calls": _count(-1),
     "allow_out_of_order_execution": _flag,
+    "reentrant": _flag,
     "timeout_s": _number,
     "checkpoint": _checkpoint,
 }
 METHOD: dict[str, Check] = {
+    "priority": _BOTH["priority"],
     "num_returns": _returns,
     "concurrency_group": _text,
     "max_task_retries": _count(-1),
@@ -311,6 +313,8 @@ def actor_options(options: dict[str, Any], cls: type) -> ActorOptions:
     if checkpoint is not None:
         _refuse_for_durable(options)
         is_async = False  # its coroutines run to their end, one call at a time
+    if options.get("reentrant"):
+        _refuse_for_reentrant(options, is_async)
     concurrency = options.get("max_concurrency") or (ASYNC_CONCURRENCY if is_async else 1)
     groups = dict(options.get("concurrency_groups") or {})
     return ActorOptions(
@@ -332,7 +336,14 @@ def actor_options(options: dict[str, Any], cls: type) -> ActorOptions:
         is_async=is_async,
         priority=options.get("priority") or 0,
         timeout_s=options.get("timeout_s"),
+        reentrant=bool(options.get("reentrant")),
     )
+
+
+def _refuse_for_reentrant(options: dict[str, Any], is_async: bool) -> None:
+    """Actors that run several calls at once need no leave for it."""
+    if is_async or (options.get("max_concurrency") or 1) > 1 or options.get("concurrency_groups"):
+        raise ValueError("reentrant=True is for actors that run one call at a time; this one runs several anyway")
 
 
 def _refuse_for_durable(options: dict[str, Any]) -> None:
@@ -372,5 +383,6 @@ def method_options(options: dict[str, Any], method: Any, base: MethodOptions | N
         timeout_s=base.timeout_s if options.get("timeout_s") is None else options["timeout_s"],
         backpressure=options.get("_generator_backpressure_num_objects") or base.backpressure,
         name=options.get("name") or base.name,
+        priority=base.priority if options.get("priority") is None else options["priority"],
         readonly=bool(options.get("readonly", base.readonly)),
     )

@@ -442,10 +442,11 @@ class Actors:
 
     def kill(self, link: Link, message: messages.ActorKill) -> None:
         actor = self.actors.get(message.actor_id)
-        if actor is not None and actor.state is not ActorState.DEAD:
-            self._stop(actor, True, "killed with kill()")
+        meant = actor is not None and message.incarnation in (-1, actor.incarnation)
+        if actor is not None and meant and actor.state is not ActorState.DEAD:
+            self._stop(actor, True, message.reason or "killed with kill()")
             if message.no_restart or actor.restarts >= actor.spec.max_restarts >= 0:
-                self._die(actor, "it was killed with kill(handle)", None, ActorEnd.KILLED)
+                self._die(actor, f"it was {message.reason or 'killed with kill(handle)'}", None, ActorEnd.KILLED)
             else:
                 death = Death(
                     actor.worker.process_id,
@@ -454,7 +455,7 @@ class Actors:
                     None,
                     9,
                     False,
-                    "killed with kill(no_restart=False)",
+                    message.reason or "killed with kill(no_restart=False)",
                     "",
                 )
                 self._restart(actor, death)

@@ -848,6 +848,8 @@ class ActorKill(NamedTuple):
     request_id: int
     actor_id: ActorId
     no_restart: bool
+    reason: str = ""  # in place of the usual one
+    incarnation: int = -1  # only this one is meant; -1: whichever there is
 
 
 class ActorReleased(NamedTuple):

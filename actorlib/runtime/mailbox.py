@@ -6,6 +6,9 @@ once; order is kept within a lane as far as the limit is 1.
 
 A worker whose user code blocks gives back what has not started, so that nothing queues behind a wait. An actor keeps
 its calls: they have nowhere else to go.
+
+Calls with a priority start before those with a lower one that still wait. At a reentrant actor a call that descends
+from one that runs here is *returning*: it runs inside that one, as soon as that waits; if it never waits, in turn.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from actorlib.transport.link import Link
 from actorlib.transport.messages import Call
 
 DEFAULT_LANE = ""
+RETURNING = "(returning)"
+PRIORITY_KEY, CHAIN_KEY = "priority", "chain"
 
 
 class Item:
@@ -52,9 +57,13 @@ class Mailbox:
         self.is_actor = False
         self.is_held = False  # a durable actor whose log is full starts nothing until it is not
         self.blocked = 0
+        self.is_reentrant = False
+        self._has_priorities = False  # some call had one; most actors never see any
+        self.returning: deque[Item] = deque()
 
-    def become_actor(self, max_concurrency: int, groups: dict[str, int]) -> None:
+    def become_actor(self, max_concurrency: int, groups: dict[str, int], is_reentrant: bool = False) -> None:
         self.is_actor = True
+        self.is_reentrant = is_reentrant
         self.lanes = {DEFAULT_LANE: Lane(max_concurrency)}
         for name, limit in groups.items():
             self.lanes[name] = Lane(limit)
@@ -68,8 +77,36 @@ class Mailbox:
             lane = call.extra.get("concurrency_group", DEFAULT_LANE)
             if lane not in self.lanes:
                 lane = DEFAULT_LANE
-        self.lanes[lane].queue.append(Item(link, call, lane))
+            if self.is_reentrant and any(task_id in self.running for task_id in call.extra.get(CHAIN_KEY, ())):
+                self.returning.append(Item(link, call, RETURNING))
+                return True
+            if call.extra.get(PRIORITY_KEY):
+                self._has_priorities = True
+        if self._has_priorities:
+            self._enqueue(self.lanes[lane].queue, Item(link, call, lane))
+        else:
+            self.lanes[lane].queue.append(Item(link, call, lane))
         return True
+
+    @staticmethod
+    def _enqueue(queue: deque[Item], item: Item) -> None:
+        """Behind all calls of its priority and above, before those below."""
+        priority = _priority(item)
+        place = len(queue)
+        while place and _priority(queue[place - 1]) < priority:
+            place -= 1
+        queue.insert(place, item)
+
+    def pop_returning(self) -> Item | None:
+        """A call that the one that waits here is waiting for, directly or not; it counts as running until ``done``."""
+        if not self.returning:
+            return None
+        item = self.returning.popleft()
+        self.running[item.call.task_id] = item
+        return item
+
+    def is_returning(self, task_id: TaskId) -> bool:
+        return any(item.call.task_id == task_id for item in self.returning)
 
     def put(self, item: Item, first: bool = False) -> None:
         """Queue a call of a durable actor, which has one lane."""
@@ -86,6 +123,12 @@ class Mailbox:
         """The next call that may start now; it counts as running until ``done``."""
         if self.is_held:
             return None
+        if self.returning and not self.running:  # what they came back to has ended without waiting for them
+            queue = self.lanes[DEFAULT_LANE].queue
+            while self.returning:
+                item = self.returning.pop()
+                item.lane = DEFAULT_LANE
+                queue.appendleft(item)
         for lane in self.lanes.values():
             if lane.queue and lane.running < lane.limit:
                 item = lane.queue.popleft()
@@ -95,21 +138,26 @@ class Mailbox:
         return None
 
     def done(self, item: Item) -> None:
-        self.lanes[item.lane].running -= 1
+        if item.lane != RETURNING:
+            self.lanes[item.lane].running -= 1
         self.running.pop(item.call.task_id, None)
 
     def can_start(self) -> bool:
-        return not self.is_held and any(lane.queue and lane.running < lane.limit for lane in self.lanes.values())
+        if self.is_held:
+            return False
+        if self.returning and not self.running:
+            return True
+        return any(lane.queue and lane.running < lane.limit for lane in self.lanes.values())
 
     def is_empty(self) -> bool:
-        return not self.running and not any(lane.queue for lane in self.lanes.values())
+        return not self.running and not self.returning and not any(lane.queue for lane in self.lanes.values())
 
     def cancel(self, task_id: TaskId) -> Item | None:
         """Take a queued call out; None if it is not queued (running, done or unknown)."""
-        for lane in self.lanes.values():
-            for item in lane.queue:
+        for queue in (self.returning, *(lane.queue for lane in self.lanes.values())):
+            for item in queue:
                 if item.call.task_id == task_id:
-                    lane.queue.remove(item)
+                    queue.remove(item)
                     item.cancelled = True
                     return item
         return None
@@ -133,7 +181,10 @@ class Mailbox:
 
     def drop_caller(self, link: Link) -> int:
         """A caller is gone: its queued calls never run. Gives how many there were."""
-        dropped = 0
+        dropped = len(self.returning)
+        for item in [item for item in self.returning if item.link is link]:
+            self.returning.remove(item)
+        dropped -= len(self.returning)
         for lane in self.lanes.values():
             before = len(lane.queue)
             lane.queue = deque(item for item in lane.queue if item.link is not link)
@@ -143,4 +194,11 @@ class Mailbox:
     def check(self) -> None:
         for name, lane in self.lanes.items():
             assert 0 <= lane.running <= lane.limit, f"lane {name!r} runs {lane.running} of {lane.limit}"
-        assert sum(lane.running for lane in self.lanes.values()) == len(self.running), "running calls miscounted"
+        inside = sum(item.lane == RETURNING for item in self.running.values())
+        counted = sum(lane.running for lane in self.lanes.values())
+        assert counted + inside == len(self.running), "running calls miscounted"
+
+
+def _priority(item: Item) -> int:
+    extra = item.call.extra
+    return 0 if extra is None else int(extra.get(PRIORITY_KEY, 0))

@@ -106,6 +106,32 @@ def test_an_actor_call_past_its_deadline(shared_local):
     assert actorlib.get(sleeper.nap.remote(0), timeout=10) == "awake"
 
 
+def test_an_actor_call_that_ignores_the_interrupt_ends_in_a_kill_of_its_process(shared_local):
+    @actorlib.remote(max_restarts=1)
+    class Stubborn:
+        def pid(self):
+            return os.getpid()
+
+        def ignore(self):
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                try:
+                    time.sleep(60)
+                except KeyboardInterrupt:
+                    continue
+
+    stubborn = Stubborn.remote()
+    before = actorlib.get(stubborn.pid.remote(), timeout=10)
+    with pytest.raises(actorlib.exceptions.DeadlineExceededError, match="ignore"):
+        actorlib.get(stubborn.ignore.options(timeout_s=0.2).remote(), timeout=20)
+    assert actorlib.get(stubborn.pid.options(max_task_retries=3).remote(), timeout=30) != before
+    down = actorlib.monitor(stubborn)
+    with pytest.raises(actorlib.exceptions.DeadlineExceededError):
+        actorlib.get(stubborn.ignore.options(timeout_s=0.2).remote(), timeout=20)
+    told = actorlib.get(down, timeout=30)
+    assert told.kind == "killed" and "ignore ran past its deadline" in told.reason
+
+
 def test_a_recursive_cancel_reaches_the_children(shared_local, tmp_path):
     path = tmp_path / "notes"
 

@@ -133,3 +133,80 @@ def test_every_call_leaves_once_and_each_callers_start_in_order(limit, plan):
     queued = [item for lane in mailbox.lanes.values() for item in lane.queue]
     assert sorted(left + numbers(queued) + numbers(running)) == list(range(pushed))
     assert mailbox.is_empty() == (not queued and not running)
+
+
+def test_higher_priorities_start_first_and_equal_ones_in_order():
+    mailbox = Mailbox()
+    mailbox.become_actor(1, {})
+    for number, priority in enumerate([0, 0, 5, -1, 5, 0]):
+        mailbox.push(A, call(number, **({"priority": priority} if priority else {})))
+    order = []
+    while (item := mailbox.pop()) is not None:
+        order.append(item)
+        mailbox.done(item)
+        mailbox.check()
+    assert numbers(order) == [2, 4, 0, 1, 5, 3]
+
+
+def returning(number, *chain):
+    return call(number, chain=tuple(b"%016d" % each for each in chain))
+
+
+def test_a_call_that_descends_from_the_running_one_runs_inside_it():
+    mailbox = Mailbox()
+    mailbox.become_actor(1, {}, is_reentrant=True)
+    mailbox.push(A, call(1))
+    outer = mailbox.pop()
+    mailbox.push(B, call(2))
+    mailbox.push(B, returning(3, 1))
+    mailbox.push(B, returning(4, 9))  # descends from a call of somebody else
+    assert mailbox.is_returning(b"%016d" % 3) and not mailbox.is_returning(b"%016d" % 4)
+    assert mailbox.pop() is None and not mailbox.can_start()
+    inner = mailbox.pop_returning()
+    assert numbers([inner]) == [3] and mailbox.pop_returning() is None
+    mailbox.check()
+    mailbox.done(inner)
+    mailbox.done(outer)
+    mailbox.check()
+    first = mailbox.pop()
+    mailbox.done(first)
+    assert numbers([first, mailbox.pop()]) == [2, 4]
+
+
+def test_what_came_back_to_a_call_that_has_ended_is_next():
+    mailbox = Mailbox()
+    mailbox.become_actor(1, {}, is_reentrant=True)
+    mailbox.push(A, call(1))
+    outer = mailbox.pop()
+    mailbox.push(B, call(2))
+    mailbox.push(B, returning(3, 1))
+    mailbox.push(B, returning(4, 1))
+    assert not mailbox.is_empty()
+    mailbox.done(outer)
+    assert mailbox.can_start()
+    order = []
+    while (item := mailbox.pop()) is not None:
+        order.append(item)
+        mailbox.done(item)
+        mailbox.check()
+    assert numbers(order) == [3, 4, 2] and mailbox.is_empty()
+
+
+def test_returning_calls_can_be_cancelled_and_go_with_their_caller():
+    mailbox = Mailbox()
+    mailbox.become_actor(1, {}, is_reentrant=True)
+    mailbox.push(A, call(1))
+    mailbox.pop()
+    mailbox.push(B, returning(3, 1))
+    mailbox.push(B, returning(4, 1))
+    assert mailbox.cancel(b"%016d" % 3).cancelled
+    assert mailbox.drop_caller(B) == 1 and not mailbox.returning
+
+
+def test_without_leave_a_call_that_comes_back_waits():
+    mailbox = Mailbox()
+    mailbox.become_actor(1, {})
+    mailbox.push(A, call(1))
+    mailbox.pop()
+    mailbox.push(B, returning(3, 1))
+    assert mailbox.pop_returning() is None

@@ -29,7 +29,7 @@ DEFAULT_STRATEGY = ("default",)
 class CallContext:
     """What runs now in this thread (or asyncio task): for children's depth, cancelling, and ``get_runtime_context``."""
 
-    __slots__ = ("blocked_s", "depth", "expires_at", "extra", "held", "name", "run", "task_id", "where")
+    __slots__ = ("blocked_s", "chain", "depth", "expires_at", "extra", "held", "name", "run", "task_id", "where")
 
     def __init__(self, task_id: TaskId, name: str, depth: int, extra: dict[str, Any] | None) -> None:
         self.task_id = task_id
@@ -40,6 +40,8 @@ class CallContext:
         self.expires_at: float | None = None  # of the monotonic clock, from the deadline of the call
         if extra is not None and "timeout_s" in extra:
             self.expires_at = time.monotonic() + extra["timeout_s"]
+        # Calls of reentrant actors that wait, or will, for what comes of this one; few calls have any.
+        self.chain: tuple[TaskId, ...] = () if extra is None else tuple(extra.get("chain", ()))
         self.held: list[ObjectId] = []  # references that came with the arguments
         self.where: Any = None
         self.run: Any = None  # of a durable actor's call: what it learns and makes is numbered
@@ -157,14 +159,19 @@ class Calls(Objects):
         if isinstance(options, TaskOptions):
             if options.max_calls:
                 extra["max_calls"] = options.max_calls
-        elif options.concurrency_group:
-            extra["concurrency_group"] = options.concurrency_group
+        else:
+            if options.concurrency_group:
+                extra["concurrency_group"] = options.concurrency_group
+            if options.priority:
+                extra["priority"] = options.priority
         if options.backpressure > 0:
             extra["backpressure"] = options.backpressure
         context = CURRENT.get()
         if context is not None:
             task.depth = extra["depth"] = context.depth + 1
             extra["parent"] = context.task_id
+            if context.chain:
+                extra["chain"] = context.chain
             if context.run is not None:
                 extra["voice"] = True
             if context.expires_at is not None:
@@ -262,6 +269,7 @@ class Calls(Objects):
             "max_pending_calls": options.max_pending_calls,
             "is_async": options.is_async,
             "out_of_order": options.out_of_order,
+            "reentrant": options.reentrant,
             "durable": options.checkpoint is not None,
             "concurrency_groups": tuple(options.concurrency_groups),
             "priority": options.priority,

@@ -310,7 +310,12 @@ class Execution(ClusterView):
         name = call.target if isinstance(call.target, str) else ""
         context = CallContext(call.task_id, name, 1 if extra is None else extra.get("depth", 1), extra)
         context.where = item
+        if self.is_reentrant():
+            context.chain = (*context.chain, call.task_id)
         return context
+
+    def is_reentrant(self) -> bool:
+        return False
 
     def run_user_code(self, item: Item, context: CallContext, references: list[Any]) -> tuple[Value, ...]:
         call = item.call

@@ -20,7 +20,7 @@ from actorlib.runtime.deadlock import Waits
 from actorlib.runtime.gcs_client import GcsClient
 from actorlib.runtime.lineage import Lineage
 from actorlib.runtime.submitter import Submitter
-from actorlib.runtime.task import Task
+from actorlib.runtime.task import Task, TaskState
 from actorlib.store.drivers.shared_memory import StoreClient
 from actorlib.store.owner import OwnerTable, Recipe
 from actorlib.transport import limits, messages
@@ -329,8 +329,15 @@ class Process:
         """It did not react to being interrupted."""
         if isinstance(task.target, bytes):
             self.submitter.cancel(task, True, True)
-        else:
-            self.actors.abandon(task)
+            return
+        client = task.where
+        runs = task.state is TaskState.IN_FLIGHT and not task.is_finished()
+        self.actors.abandon(task)
+        if runs:
+            reason = f"killed, since {task.name()} ran past its deadline and did not react to being interrupted"
+            request_id = self.ids.request_id()
+            self._answers[request_id] = _nothing_to_do
+            self.to_gcs(messages.ActorKill(request_id, client.actor_id, False, reason, client.incarnation))
 
     # -- waits (drivers are never part of a circle: nobody waits for them) --------------------------------------------
     def is_stuck(self, task_id: TaskId) -> bool:
@@ -548,3 +555,7 @@ def _after_fork_in_child() -> None:
 
 _ABANDONED: list[Process] = []  # kept, since their ends would close what the parent still uses
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _nothing_to_do(_: Any) -> None:
+    """For an answer that says only that it was done."""

@@ -245,6 +245,26 @@ class Worker(Durability):
 
     # -- blocking ------------------------------------------------------------------------------------------------------
     def drive(self, until: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef[Any]]) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = self._wait_here(until, left, refs)
+            if ready or not self._run_returning():
+                return ready
+
+    def _run_returning(self) -> bool:
+        """Run a call that has come back to this reentrant actor, inside the call that waits. False if there is none."""
+        waiting = self.running_on_main
+        with self.mailbox_lock:
+            item = self.mailbox.pop_returning()
+        if item is None:
+            return False
+        self.run_on_main(item)
+        if waiting is not None and waiting.cancelled:
+            raise KeyboardInterrupt
+        return True
+
+    def _wait_here(self, until: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef[Any]]) -> bool:
         if until():
             return True
         self.loop.post(self._block, refs)
@@ -252,8 +272,10 @@ class Worker(Durability):
         try:
             if self.runner is not None:
                 return self.loop.drive(until, timeout)
-            ready = self.loop.drive(lambda: until() or self._deadlock is not None, timeout)
-            if self._deadlock is None or until():
+            returning = self.mailbox.returning
+            self.loop.drive(lambda: until() or self._deadlock is not None or bool(returning), timeout)
+            ready = until()
+            if self._deadlock is None or ready or returning:
                 return ready
             raise exceptions.DeadlockError(self._deadlock)
         finally:
@@ -300,7 +322,12 @@ class Worker(Durability):
     def is_stuck(self, task_id: TaskId) -> bool:
         if self.runner is not None or not self.mailbox.blocked:
             return False
+        if self.mailbox.is_returning(task_id):
+            return False  # it runs inside the call that waits
         return self.mailbox.is_actor or task_id in self.mailbox.running
+
+    def is_reentrant(self) -> bool:
+        return self.mailbox.is_reentrant
 
     def running_label(self) -> str:
         item = self.running_on_main
@@ -396,11 +423,11 @@ class Worker(Durability):
     def interruptible(self, item: Item, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.runner is not None:
             return function(*args, **kwargs)
-        self.running_on_main = item
+        outer, self.running_on_main = self.running_on_main, item  # a call that came back runs inside another
         try:
             return function(*args, **kwargs)
         finally:
-            self.running_on_main = None
+            self.running_on_main = outer
 
     def _count_calls(self, item: Item) -> None:
         extra = item.call.extra
@@ -473,9 +500,9 @@ class Worker(Durability):
         except BaseException as error:
             self._creation_failed(item, error)
             return
-        self.mailbox.become_actor(spec.max_concurrency, spec.concurrency_groups)
-        self.take_unfinished()
         extra = spec.extra or {}
+        self.mailbox.become_actor(spec.max_concurrency, spec.concurrency_groups, bool(extra.get("reentrant")))
+        self.take_unfinished()
         self.runner = self._make_runner(bool(extra.get("is_async")), spec)
         self.loop.post(self.node_link.send, messages.ActorCreated(spec.actor_id, creation.incarnation, self.address))
 
