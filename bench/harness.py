@@ -187,19 +187,27 @@ def fresh_tmpfs_gb_s() -> float:
     return 0.1 / statistics.median(once() for _ in range(3))
 
 
+FLOORS: dict[str, Callable[[], float]] = {
+    "ping_pong_us": ping_pong_us,
+    "memcpy_gb_s": memcpy_gb_s,
+    "fresh_tmpfs_gb_s": fresh_tmpfs_gb_s,
+}
+
+
 def floors() -> dict[str, float]:
-    return {"ping_pong_us": ping_pong_us(), "memcpy_gb_s": memcpy_gb_s(), "fresh_tmpfs_gb_s": fresh_tmpfs_gb_s()}
+    return {name: measure() for name, measure in FLOORS.items()}
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
-def _target(row: Row, floor: dict[str, float], earlier: list[Result]) -> float:
+def _target(row: Row, earlier: list[Result]) -> tuple[float, str]:
+    """What to reach, and the floor that it is a multiple of, if it is."""
     if not isinstance(row.target, str):
-        return row.target
+        return row.target, ""
     if row.target.startswith("above "):
         figures = [r.actorlib for r in earlier if r.name == row.target.removeprefix("above ")]
-        return figures[0] if figures and figures[0] is not None else float("nan")
+        return figures[0] if figures and figures[0] is not None else float("nan"), ""
     factor, name = row.target.split(" x ")
-    return float(factor) * floor[name]
+    return float(factor), name
 
 
 def _one_turn(result: Result, details: dict[str, Any], side: str, measure: Callable[[Any], Figure], on: Any) -> None:
@@ -216,16 +224,27 @@ def _one_turn(result: Result, details: dict[str, Any], side: str, measure: Calla
             details.setdefault(side, {}).setdefault(name, []).append(float(value))
 
 
-def measure(row: Row, libraries: dict[str, Any], pool: Any, floor: dict[str, float], earlier: list[Result]) -> Result:
-    """All sides of one row, in turns; the median of each figure and detail."""
-    result = Result(row.name, row.unit, row.more_is_better, _target(row, floor, earlier))
+def measure(row: Row, libraries: dict[str, Any], pool: Any, earlier: list[Result]) -> Result:
+    """All sides of one row, in turns; the median of each figure and detail.
+
+    The floor that a target is a multiple of takes its turn as well: a machine that others use, too, is not the same
+    from one minute to the next.
+    """
+    target, floor = _target(row, earlier)
+    result = Result(row.name, row.unit, row.more_is_better, target)
     details: dict[str, dict[str, list[float]]] = {}
+    at_the_floor: list[float] = []
     for _ in range(1 if QUICK else row.turns):
+        if floor:
+            at_the_floor.append(FLOORS[floor]())
         for side, library in libraries.items():
             if (side != "ray" or row.on_ray) and side not in result.errors:
                 _one_turn(result, details, side, row.measure, library)
         if row.pool is not None and "pool" not in result.errors:
             _one_turn(result, details, "pool", row.pool, pool)
+    if floor:
+        result.target = target * statistics.median(at_the_floor)
+        result.details["floor"] = {floor: statistics.median(at_the_floor)}
     for side, figures in result.turns.items():
         setattr(result, side, statistics.median(figures))
     for side, of_side in details.items():
@@ -334,7 +353,7 @@ def main(file: str, needs_session: bool = True) -> None:
             for row in ROWS:
                 if arguments.only in row.name:
                     print(f"... {row.name}", file=sys.stderr, flush=True)
-                    results.append(measure(row, libraries, pool, floor, results))
+                    results.append(measure(row, libraries, pool, results))
         finally:
             if needs_session:
                 for library in libraries.values():
