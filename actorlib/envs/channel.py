@@ -158,7 +158,9 @@ class Invitation:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._directory = tempfile.TemporaryDirectory(prefix="actorlib-envs-")  # 0700: nobody else can connect
+        # 0700, so that nobody else can connect; in the session's own directory, which is swept with it.
+        where = engine.current().address_info.get("session_dir")
+        self._directory = tempfile.TemporaryDirectory(prefix="envs-", dir=where)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path = os.path.join(self._directory.name, SOCKET_NAME)
         self._listener.bind(path)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import actorlib
-from actorlib import exceptions
+from actorlib import engine, exceptions
 from actorlib.envs.channel import CallChannel, Channel, HostGone, HostSilent, Invitation, SocketChannel, reply_of
 from actorlib.envs.errors import EnvironmentCreationError, EnvironmentHostDiedError
 from actorlib.envs.frames import Kind, Operation, Reply
@@ -77,6 +77,11 @@ class Keeper:
     # -- the beginning -------------------------------------------------------------------------------------------------
     def invite(self) -> None:
         """Start the host; several start side by side."""
+        current = engine.current()
+        if current.name == "inline":
+            raise exceptions.NotSupportedByEngineError(
+                current.name, "environment hosts, which are processes", "make_vec(..., num_hosts=0) needs none"
+            )
         self._handle = self._host_class.remote(*self._arguments)
         self._invitation = Invitation(self._handle)
 
