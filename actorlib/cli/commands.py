@@ -57,14 +57,15 @@ def directory_option(function: Any) -> Any:
 @click.option("--resources", type=RESOURCES, default="{}", help='As JSON: {"disk": 2}.')
 @click.option("--labels", type=LABELS, default="{}", help='As JSON: {"zone": "a"}.')
 @click.option("--object-store-memory", type=click.IntRange(min=1), help="In bytes.")
+@click.option("--wait", type=click.FloatRange(min=0.1), default=20.0, help="Seconds to wait for a head that isn't up.")
 @click.option("--block", is_flag=True, help="Stay in the foreground; SIGTERM and Ctrl-C end the node.")
-def start(head: bool, address: str | None, key: Path | None, block: bool, **given: Any) -> None:
+def start(head: bool, address: str | None, key: Path | None, block: bool, wait: float, **given: Any) -> None:
     """Start a node on this machine: a head, or one that joins a head."""
     if head == (address is not None):
         raise click.UsageError("say either --head, or --address HOST:PORT of the head to join")
     if address is not None and key is None:
         raise click.UsageError("--address needs --key FILE; the head makes one with: actorlib keys new NAME")
-    starting.start(None if head else address, key, block, **given)
+    starting.start(None if head else address, key, block, wait, **given)
 
 
 @group.command()

@@ -58,7 +58,7 @@ class LmdbJournal:
                         transaction.delete(key, db=self._tables[table])
                     else:
                         transaction.put(key, value, db=self._tables[table])
-        except (lmdb.MapFullError, lmdb.DiskError, OSError) as error:
+        except (lmdb.Error, OSError) as error:
             raise JournalFull(str(error)) from error
 
     def read(self, table: str, key: bytes) -> bytes | None:

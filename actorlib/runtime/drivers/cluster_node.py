@@ -132,7 +132,13 @@ class ClusterNode(Node):
         """The GCS's address, from whoever listens at HOST:PORT and proves the key that our key file names."""
         host, port = split_host_port(self.head)
         remote = f"tcp://{host}:{port}"
-        knock(remote, self.credentials.keys, self.credentials.cluster, JOIN_TIMEOUT_S, self.tell_launcher)
+        knock(
+            remote,
+            self.credentials.keys,
+            self.credentials.cluster,
+            self.settings["join_timeout_s"],
+            self.tell_launcher,
+        )
         door = Address(new_process_id(), NodeId(b""), str(Endpoint("", remote, self.credentials.cluster.decode())))
         self._door = door.process_id
         answers: list[Any] = []

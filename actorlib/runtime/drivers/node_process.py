@@ -42,6 +42,7 @@ class NodeConfig:
     port: int = 0  # of such a cluster's head
     join: str = ""  # HOST:PORT of the head, for a node that isn't
     key_file: str = ""  # for such a node
+    join_timeout_s: float = 20.0  # how long it waits for a head that isn't up yet
     is_daemon: bool = False  # it outlives whoever launched it
     sys_path: list[str] = field(default_factory=list)
     cwd: str = ""
@@ -190,7 +191,7 @@ def main() -> None:
         os.write(ready_fd, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         raise
     finally:
-        shutil.rmtree(session_dir, ignore_errors=True)
+        remove_directories(session_dir)
 
 
 def _serve(settings: dict[str, Any], session_dir: str) -> None:
