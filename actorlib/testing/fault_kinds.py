@@ -93,6 +93,15 @@ def _freeze_host(world: Simulation, fault: Fault) -> bool:
     return node is not None
 
 
+def _stale_host(world: Simulation, fault: Fault) -> bool:
+    """A host stops, is taken for lost, and goes on as if nothing had been: it must be fenced."""
+    node = _pick(_others(world), fault)
+    if node is not None:
+        world.after(fault.for_s, node.freeze())
+        world.after(fault.for_s / 2, lambda: world.lose_sight_of(node, "it has not been heard of"))
+    return node is not None
+
+
 def _crash_node(world: Simulation, fault: Fault) -> bool:
     """A host loses power; later another one comes in its place."""
     node = _pick(_others(world), fault)
@@ -319,10 +328,12 @@ KINDS: dict[str, Callable[[Simulation, Fault], bool]] = {
     "pause_worker": _pause_worker,
     "pause_node": _pause_node,
     "freeze_host": _freeze_host,
+    "stale_host": _stale_host,
     "crash_node": _crash_node,
     "add_node": _add_node,
     "slow_starts": _slow_starts,
     "failing_start": _failing_start,
+    "crash_gcs": _crash_gcs,
     "pause_gcs": _pause_gcs,
     "partition": _partition,
     "one_way_partition": _one_way_partition,

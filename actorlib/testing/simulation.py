@@ -369,7 +369,7 @@ class Simulation:
             raise ValueError("node 0 hosts the driver and the GCS; crash another one")
         self.world.note(f"node{node.number}", "loses power")
         self._end_all_of(node)
-        self.world.schedule(NOTICE_OF_LOST_NODE_S, lambda: self._node_lost(node, "it lost power"))
+        self.world.schedule(NOTICE_OF_LOST_NODE_S, lambda: self.lose_sight_of(node, "it lost power"))
 
     def _end_all_of(self, node: SimNode) -> None:
         node.loop.die()
@@ -391,8 +391,8 @@ class Simulation:
 
         self.world.schedule(0.0, end)
 
-    def _node_lost(self, node: SimNode, reason: str) -> None:
-        """The GCS hears that a node is gone."""
+    def lose_sight_of(self, node: SimNode, reason: str) -> None:
+        """The GCS takes a node for lost, rightly or not."""
         if self.gcs is not None:
             self.gcs.nodes.lost(node.node_id, reason)
             self.gcs_loop.call_soon(lambda: None)

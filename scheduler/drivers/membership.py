@@ -92,8 +92,10 @@ class Member:
     def _dial_again(self, reason: str) -> None:
         self._gcs_heard_at = self._now()
         self._reported = None
-        if self.gcs != self.loop.address:
+        if self._gcs_is_apart():
             self.loop.drop_link(self.gcs.process_id, reason)
+        elif self.gcs != self.loop.address:
+            self.loop.drop_dialled(self.gcs.process_id, reason)  # what that node has dialled is not to blame
         for message in list(self._facts.values()):
             self.to_gcs(message)
         self.register()
@@ -117,8 +119,13 @@ class Member:
             self.gcs_boot = message.boot
         self._on_gcs_started(link, messages.GcsStarted(message.boot))
 
+    def _gcs_is_apart(self) -> bool:
+        """Whether it is a process of its own, which may begin anew, or lives in a node, which does not."""
+        return bytes(self.gcs.process_id) != bytes(self.gcs.node_id)
+
     def _beat(self) -> None:
-        if self._now() - self._gcs_heard_at > limits.gcs_silence_s:
+        patience_s = limits.gcs_silence_s if self._gcs_is_apart() else limits.node_lost_after_s
+        if self._now() - self._gcs_heard_at > patience_s:
             self._dial_again("nothing was heard of the GCS")
         self.to_gcs(messages.Heartbeat(self.epoch))
 

@@ -164,12 +164,16 @@ class LinkLayer:
         return self._accepted.get(process_id)
 
     def drop_link(self, process_id: ProcessId, reason: str) -> None:
+        self.drop_dialled(process_id, reason)
+        self._end_accepted(process_id, reason)
+
+    def drop_dialled(self, process_id: ProcessId, reason: str) -> None:
+        """The link that we have dialled; the peer's own to us stays, since the peer goes on with its session."""
         dialled = self._dialled.pop(process_id, None)
         if dialled is not None and self._named.pop(dialled.name, None) is not None:
             self._disconnect(dialled)
         if dialled is not None:
             self._end(dialled, reason)
-        self._end_accepted(process_id, reason)
 
     def _end_accepted(self, process_id: ProcessId, reason: str) -> None:
         link = self._accepted.pop(process_id, None)

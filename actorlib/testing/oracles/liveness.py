@@ -6,9 +6,8 @@ code is at work anywhere: every one of its threads waits, without a limit of its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from actorlib.runtime.task import Task
 from actorlib.testing.oracles.oracle import Oracle
 from actorlib.transport.sim.loop import SimLoop
 
@@ -34,15 +33,23 @@ class Liveness(Oracle):
         if now - self._looked_at < EVERY_S:
             return
         self._looked_at = now
-        if not self.world.is_calm_outside() or self.world.user_code_runs() or not self._pending():
+        if not self.world.is_calm_outside() or self.world.user_code_runs():
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
         elif now - self._idle_since > WITHIN_S:
-            process, task = self._pending()[0]
-            why = process.why_task_pending(task)
-            text = f"{task.name()} of {process.loop.told()} did not end within {WITHIN_S} s"
-            self.see(False, f"{text}: {why}", task.task_id)
+            self._tell()
 
-    def _pending(self) -> list[tuple[Any, Task]]:
-        return [(process, task) for process in self.world.processes() for task in self.world.pending_tasks(process)]
+    def _tell(self) -> None:
+        """The driver waits, and nobody is at work: name what is unfinished, else what is waited for."""
+        for process in self.world.processes():
+            for task in self.world.pending_tasks(process):
+                text = f"{task.name()} of {process.loop.told()} did not end within {WITHIN_S} s"
+                self.see(False, f"{text}: {process.why_task_pending(task)}", task.task_id)
+                return
+        for process in self.world.processes():
+            for object_id, entry in process.table.entries.items():
+                if entry.value is None and entry.waiters:
+                    self.see(False, f"an object did not come to {process.loop.told()} within {WITHIN_S} s", object_id)
+                    return
+        self.see(False, f"the driver waits for something else than calls and objects for {WITHIN_S} s")
