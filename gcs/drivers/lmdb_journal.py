@@ -36,6 +36,7 @@ class LmdbJournal:
             max_readers=8,
             mode=0o600,
         )
+        self._is_closed = False
         self._tables = {name: self._env.open_db(name.encode()) for name in TABLES}
         self._check_version()
 
@@ -58,7 +59,11 @@ class LmdbJournal:
                         transaction.delete(key, db=self._tables[table])
                     else:
                         transaction.put(key, value, db=self._tables[table])
-        except (lmdb.Error, OSError) as error:
+        except (lmdb.MapFullError, lmdb.DiskError, OSError) as error:
+            raise JournalFull(str(error)) from error
+        except lmdb.Error as error:
+            if type(error) is not lmdb.Error or self._is_closed:  # else it is what the system said to a write
+                raise
             raise JournalFull(str(error)) from error
 
     def read(self, table: str, key: bytes) -> bytes | None:
@@ -72,4 +77,5 @@ class LmdbJournal:
                 yield bytes(key), bytes(value)
 
     def close(self) -> None:
+        self._is_closed = True
         self._env.close()
