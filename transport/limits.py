@@ -116,7 +116,7 @@ spill_bytes_max_fraction = 0.8
 pull_chunk_bytes = 2 << 20
 """One message of a transfer: what comes between two of them waits no longer than it takes to send one."""
 pull_window_chunks_min = 2
-pull_window_chunks_max = 8
+pull_window_chunks_max = 16
 """Chunks asked of one source and not yet there. The window grows while they come fast, shrinks when they are late."""
 pull_fast_s = 0.1
 pull_slow_s = 0.5

@@ -422,7 +422,8 @@ class Loop(LinkLayer):
     def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
         socket = self._sockets.outbox if link.dialled else self._sockets.inbox
         try:
-            socket.send_multipart([link.name, *frames], NOBLOCK)
+            large = len(frames) > 1 and any(len(frame) >= limits.frame_bytes_copied_max for frame in frames)
+            socket.send_multipart([link.name, *frames], NOBLOCK, copy=not large)
         except zmq.Again:
             return  # the session sends it again
         except zmq.ZMQError as error:
