@@ -100,10 +100,11 @@ def copied(batch: Any) -> Any:
     return tuple(map(copied, batch))
 
 
-def picked(batch: Any, indices: Any) -> Any:
-    """A copy of some rows, in the order of ``indices``."""
-    if isinstance(batch, np.ndarray):
-        return batch[indices]
-    if isinstance(batch, dict):
-        return {key: picked(inner, indices) for key, inner in batch.items()}
-    return tuple(picked(inner, indices) for inner in batch)
+def joined(batches: list[Any]) -> Any:
+    """Batches one after the other, in arrays of their own."""
+    first = batches[0]
+    if isinstance(first, np.ndarray):
+        return np.concatenate(batches)
+    if isinstance(first, dict):
+        return {key: joined([batch[key] for batch in batches]) for key in first}
+    return tuple(joined(list(parts)) for parts in zip(*batches, strict=True))

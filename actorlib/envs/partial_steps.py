@@ -47,6 +47,8 @@ class PartialSteps(VectorEnv):
     _keeper_of: dict[int, int]
     _busy: dict[int, Reply | None]
     _slots: list[int]
+    _ids: list[Any]
+    _host_of_ids: dict[int, int]
     _board: Board
     _objects: list[Any]
     _fast: bool
@@ -79,8 +81,14 @@ class PartialSteps(VectorEnv):
             raise ResetNeededError("send before the first reset: call reset() first")
         if self._state is not AsyncState.DEFAULT:
             self._begin(self._state, "send")
-        ids = list(range(self.num_envs)) if env_ids is None else [int(each) for each in env_ids]
-        chosen = self._whole_hosts(ids)
+        if env_ids is None:
+            env_ids = range(self.num_envs)
+        host = self._host_of_ids.get(id(env_ids))  # what recv() gave for one host comes back as it was
+        if host is not None and host not in self._busy:
+            ids, chosen = env_ids, [host]
+        else:
+            ids = [int(each) for each in env_ids]
+            chosen = self._whole_hosts(ids)
         array = actions if type(actions) is np.ndarray and self._fast else None
         if array is not None and array.dtype == self._board.actions.dtype and len(array) == len(ids):
             self._send_fast(array, chosen)
@@ -116,7 +124,7 @@ class PartialSteps(VectorEnv):
             self._slots[index] = (self._slots[index] + 1) % SLOTS
             keeper.send(Kind.STEP, self._slots[index], None, mine.copy() if self.on_failure == RESTORE else None)
 
-    def _send_with(self, actions: Any, ids: list[int], chosen: list[int]) -> None:
+    def _send_with(self, actions: Any, ids: Sequence[int], chosen: list[int]) -> None:
         whole = batch_space(self.single_action_space, len(ids))
         try:
             found = list(iterate(whole, actions))
@@ -184,31 +192,25 @@ class PartialSteps(VectorEnv):
         return ready
 
     def _received(self, ready: list[int], infos: dict[str, Any]) -> Batch:
-        keepers = [self._keepers[index] for index in ready]
-        ids = np.concatenate([np.arange(keeper.begin, keeper.end) for keeper in keepers])
         board = self._board
-        slots = {self._slots[index] for index in ready}
-        adjacent = len(ids) == ids[-1] - ids[0] + 1
-        if len(slots) == 1 and adjacent:
-            (slot,) = slots
-            begin, end = int(ids[0]), int(ids[-1]) + 1
-            flags = [array[slot][begin:end].copy() for array in (board.rewards, board.terminations, board.truncations)]
+        flags = (board.rewards, board.terminations, board.truncations)
+        if len(ready) == 1:
+            keeper, slot = self._keepers[ready[0]], self._slots[ready[0]]
+            begin, end = keeper.begin, keeper.end
+            rewards, terminations, truncations = (array[slot][begin:end].copy() for array in flags)
+            ids = self._ids[ready[0]]
             if board.observations is not None:
                 seen = layout.rows(board.observations[slot], begin, end)
-                return Batch(layout.copied(seen) if self.copy else seen, flags[0], flags[1], flags[2], infos, ids)
-        parts = [(self._slots[index], keeper) for index, keeper in zip(ready, keepers, strict=True)]
-        flags = [
-            np.concatenate([array[slot][keeper.begin : keeper.end] for slot, keeper in parts])
-            for array in (board.rewards, board.terminations, board.truncations)
-        ]
-        return Batch(self._gathered(parts, ids), flags[0], flags[1], flags[2], infos, ids)
-
-    def _gathered(self, parts: list[tuple[int, Keeper]], ids: Any) -> Any:
-        space, board = self.single_observation_space, self._board.observations
-        if board is None:
-            return self._of_objects([self._objects[index] for index in ids])
-        rows: list[Any] = []
-        for slot, keeper in parts:
-            mine = layout.copied(layout.rows(board[slot], keeper.begin, keeper.end))
-            rows += list(iterate(batch_space(space, keeper.count), mine))
-        return self._of_objects(rows)
+                seen = layout.copied(seen) if self.copy else seen
+                return Batch(seen, rewards, terminations, truncations, infos, ids)
+        else:
+            parts = [(self._slots[index], self._keepers[index]) for index in ready]
+            rewards, terminations, truncations = (
+                np.concatenate([array[slot][keeper.begin : keeper.end] for slot, keeper in parts]) for array in flags
+            )
+            ids = np.concatenate([self._ids[index] for index in ready])
+            if board.observations is not None:
+                rows = [layout.rows(board.observations[slot], each.begin, each.end) for slot, each in parts]
+                return Batch(layout.joined(rows), rewards, terminations, truncations, infos, ids)
+        seen = self._of_objects([self._objects[index] for index in ids])
+        return Batch(seen, rewards, terminations, truncations, infos, ids)

@@ -138,7 +138,10 @@ class HostedVectorEnv(PartialSteps):
         self._fast = self._board.actions is not None and all(keeper.shares_memory for keeper in self._keepers)
         self._slots = [0] * len(self._keepers)
         self._busy: dict[int, Reply | None] = {}  # keepers with a result to take, None until it was received
-        self._infos: dict[str, Any] = {}
+        self._ids = [np.arange(keeper.begin, keeper.end) for keeper in self._keepers]
+        for ids in self._ids:
+            ids.flags.writeable = False
+        self._host_of_ids = {id(ids): index for index, ids in enumerate(self._ids)}
         self._keeper_of = {keeper.begin: index for index, keeper in enumerate(self._keepers)}
 
     def _last_observed(self, keeper: Keeper) -> list[Any]:
