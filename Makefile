@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test test-sb3 lint sim sim-planted bench bench-peers docs clean
+.PHONY: demo test test-sb3 lint sim sim-planted chaos bench bench-peers docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ sim-planted: $(STAMP)
 test-sb3: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[sb3]"
 	$(BIN)/python -m pytest tests/envs/test_sb3.py
+
+# kill -9 of each kind of process of a cluster under a mixed workload, each for SECONDS.
+chaos: $(STAMP)
+	ACTORLIB_CHAOS_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q --timeout 0 tests/cluster/test_kills.py
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py

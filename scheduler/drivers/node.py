@@ -7,6 +7,7 @@ each worker ended: its exit status, its last words, whether the kernel killed it
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,10 +22,12 @@ from actorlib.scheduler.worker_pool import UNUSED, Worker, WorkerPool, WorkerSta
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers import processes
 from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.endpoint import parse
 from actorlib.transport.ids import ActorId, GroupId, JobId, LeaseId, NodeId, ProcessId, new_process_id
 from actorlib.transport.link import NOWHERE, Address, Handler, Link
 from actorlib.transport.messages import Death, NodeView, Resources
 
+DRIVER_DIRECTORY = "s-d"  # how the names of such directories begin
 Hosted = tuple[ActorId, int]
 
 
@@ -220,6 +223,15 @@ class NodeService(Member):
         death = Death(process_id, self.loop.address.node_id, link.hello.os_pid, None, None, False, text, "")
         self._process_died(process_id, death)
         self._end_job(job_id, text)
+        self._remove_driver_directory(link.peer.endpoint)
+
+    def _remove_driver_directory(self, endpoint: str) -> None:
+        """A driver that has joined has a directory beside ours, which it can't remove when it is killed."""
+        directory = os.path.dirname(parse(endpoint).local.removeprefix("ipc://"))
+        if os.path.basename(directory).startswith(DRIVER_DIRECTORY) and os.path.dirname(directory) == os.path.dirname(
+            self._session_dir
+        ):
+            shutil.rmtree(directory, ignore_errors=True)
 
     # -- workers -------------------------------------------------------------------------------------------------------
     def _start_worker(self, runtime_env: str) -> ProcessId:

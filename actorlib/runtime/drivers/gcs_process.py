@@ -6,6 +6,7 @@ Its process id and its endpoints stay the same from one life to the next, so tha
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any
@@ -137,10 +138,13 @@ class GcsProcess:
 
 def main(config: dict[str, Any]) -> int:
     """A fresh fork of the keeper becomes the GCS. Gives the process's exit code; the reason is its last line."""
+    gc.disable()  # everybody waits for the tables; what they hold stays, so the collector need not look at it again
     try:
         process = GcsProcess(config)
     except (NewerFormat, AccessError, OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
+    gc.freeze()
+    gc.enable()
     process.serve()
     return 0
