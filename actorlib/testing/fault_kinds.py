@@ -281,18 +281,23 @@ def _disk_full(world: Simulation, fault: Fault) -> bool:
     return True
 
 
+def _spills(node: SimNode) -> str:
+    """What the paths of a host's spilled objects begin with; other files of it lie beside them."""
+    return f"{node.directory}/spill-"
+
+
 def _spills_lost(world: Simulation, fault: Fault) -> bool:
     """Spilled objects of a host are gone from its disk."""
-    node = _pick([node for node in world.living_nodes() if node.disk.paths(node.directory)], fault)
-    return node is not None and node.disk.lose(node.directory) > 0
+    node = _pick([node for node in world.living_nodes() if node.disk.paths(_spills(node))], fault)
+    return node is not None and node.disk.lose(_spills(node)) > 0
 
 
 def _spills_torn(world: Simulation, fault: Fault) -> bool:
     """Spilled objects of a host are not what was written."""
-    node = _pick([node for node in world.living_nodes() if node.disk.paths(node.directory)], fault)
+    node = _pick([node for node in world.living_nodes() if node.disk.paths(_spills(node))], fault)
     if node is None:
         return False
-    for path in node.disk.paths(node.directory):
+    for path in node.disk.paths(_spills(node)):
         node.disk.tear(path)
     return True
 

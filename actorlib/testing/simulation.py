@@ -150,6 +150,7 @@ class SimDriver(InWorld, ClusterView):
         def start(request_id: int) -> messages.JobStarted:
             return messages.JobStarted(request_id, self.job_id, self.address, self.namespace, "simulation")
 
+        self.loop.drive(lambda: self.simulation.nodes[0].service.is_registered, None)  # drivers come to nodes that work
         self.ask(self.gcs, start, timeout_s=30.0)
 
     def node_lost(self, reason: str) -> None:

@@ -49,7 +49,7 @@ from actorlib.testing.oracles import Violation
 from actorlib.testing.simulation import Stuck
 from actorlib.transport.session import HEADER, VERSION, Session
 
-SEED_LIMIT_S = 30
+SEED_LIMIT_S = 12
 FAULT_LIMIT_S = 120.0
 
 

@@ -35,7 +35,10 @@ Workload = Callable[[random.Random, "collections.Counter[str]"], Iterator[None]]
 ALLOWED_BY = {
     "memory_full": (exceptions.ObjectStoreFullError,),
     "disk_full": (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError),
-    "kill_for_memory": (exceptions.OutOfMemoryError,),
+    "kill_for_memory": (exceptions.OutOfMemoryError, exceptions.RuntimeEnvSetupError),
+    # Three workers in a row that die before they are ready: the node says that it can't start any.
+    "failing_start": (exceptions.RuntimeEnvSetupError,),
+    "crash_worker": (exceptions.RuntimeEnvSetupError,),
 }
 
 

@@ -85,11 +85,11 @@ class Disk:
     def write(self, path: str, offset: int, data: bytes) -> None:
         """Write into a file, which is made if it is not there. Raises OSError (ENOSPC)."""
         self._take_time()
-        if self.is_full or self.used_bytes() + len(data) > self.room_bytes:
-            raise OSError(errno.ENOSPC, "No space left on device", path)
         file = self._files.get(path)
         if file is None:
-            file = self._files[path] = _File()
+            file = self._files[path] = _File()  # which takes no room yet, so a full disk has it as well
+        if self.is_full or self.used_bytes() + len(data) > self.room_bytes:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
         _put(file.data, offset, data)
         file.writes.append((offset, bytes(data)))
 
