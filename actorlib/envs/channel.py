@@ -176,9 +176,13 @@ class Invitation:
         try:
             connection = self._accepted()
         finally:
-            self._listener.close()
-            self._directory.cleanup()
+            self.close()
         return CallChannel(self._handle) if connection is None else SocketChannel(connection, self._serving)
+
+    def close(self) -> None:
+        """Expect nobody any more."""
+        self._listener.close()
+        self._directory.cleanup()
 
     def _accepted(self) -> socket.socket | None:
         """The host's connection; None if it is somewhere else."""

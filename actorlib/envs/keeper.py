@@ -350,6 +350,9 @@ class Keeper:
     # -- the end -------------------------------------------------------------------------------------------------------
     def close(self, timeout_s: float | None, terminate: bool) -> None:
         """End the host; one that does not react in time is killed."""
+        if self._invitation is not None:
+            self._invitation.close()
+            self._invitation = None
         channel, self.channel = self.channel, None
         handle, self._handle = self._handle, None
         if channel is not None:

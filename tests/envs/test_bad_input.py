@@ -54,6 +54,11 @@ def test_an_environment_that_can_not_be_constructed(make, why, on_failure):
     assert "environments 1 to 1" in str(caught.value)
 
 
+def test_hosts_that_can_not_be_started():
+    with pytest.raises(envs.EnvironmentCreationError, match="unobtainium"):
+        envs.make_vec("CartPole-v1", 4, num_hosts=2, host_options={"resources": {"unobtainium": 1}})
+
+
 def test_an_environment_that_is_not_registered():
     with pytest.raises(envs.EnvironmentCreationError, match="NoSuchThing"):
         envs.make_vec("NoSuchThing-v0", 2, num_hosts=1)
