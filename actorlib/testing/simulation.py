@@ -182,6 +182,9 @@ class SimWorker(InWorld, Worker):
     def log_directory(self) -> str:
         return str(self.config["log_dir"])
 
+    def wants_divergence_found(self) -> bool:
+        return True
+
     def open_files(self, path: str) -> Any:
         return self.simulation.memory.disk_of(path), self.simulation.memory.marker(path), "boot"
 

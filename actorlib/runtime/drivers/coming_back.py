@@ -312,24 +312,27 @@ class ComingBack(RecordedInputs):
         item = Item(NOBODY, call, "")
         run = Run(logged.position, logged.inputs, True)
         item.origin = Origin(caller, sequence, run)
-        context = self.context_for(item)
-        token = CURRENT.set(context)
-        try:
-            status: int = ResultStatus.OK
-            values = self.run_user_code(item, context, [])
-        except exceptions.ReplayDivergedError:
-            raise
-        except BaseException as error:
-            status, value = self.failure(item, error, context.name)
-            values = (value,) * max(1, call.num_returns)
-        finally:
-            CURRENT.reset(token)
+        status, values = self.run_replayed(item)
         self.marker.clear()
         self._last.append((logged.position, logged.target, caller, sequence, int(status)))
         if recovery.is_settled(caller, sequence):
             log.caller(caller).applied = max(sequence, log.caller(caller).applied)
         else:
             log.finish(caller, sequence, Reply(int(status), values, tuple(run.items or ())))
+
+    def run_replayed(self, item: Item) -> tuple[int, tuple[Any, ...]]:
+        """Run a call whose inputs are known and that nobody sees. Gives status and values."""
+        context = self.context_for(item)
+        token = CURRENT.set(context)
+        try:
+            return int(ResultStatus.OK), self.run_user_code(item, context, [])
+        except exceptions.ReplayDivergedError:
+            raise
+        except BaseException as error:
+            status, value = self.failure(item, error, context.name)
+            return int(status), (value,) * max(1, item.call.num_returns)
+        finally:
+            CURRENT.reset(token)
 
     def take_unfinished(self) -> None:
         """The call that was in the middle when the last incarnation ended goes before all others."""

@@ -7,12 +7,14 @@ in it could have caused (``LinkLayer.before_flush``): one write for each outgoin
 from __future__ import annotations
 
 import itertools
+import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from actorlib import exceptions
 from actorlib.runtime.call_log import Known, Reply
-from actorlib.runtime.drivers import actor_state
+from actorlib.runtime.drivers import actor_state, divergence
 from actorlib.runtime.drivers.calls import CallContext
 from actorlib.runtime.drivers.coming_back import NOBODY, ComingBack, Origin
 from actorlib.runtime.drivers.durable_view import LOG_METHOD, UPGRADE_METHOD
@@ -27,6 +29,8 @@ from actorlib.transport.messages import VALUE_PARTS, VALUE_REFS, Call, CallResul
 
 class Durability(ComingBack):
     """See the module's docstring. Everything here does nothing in a worker whose actor is not durable."""
+
+    _shadow: Any = None
 
     # -- calls that arrive ---------------------------------------------------------------------------------------------
     def take_calls(self, link: Link, message: messages.RunActorCalls) -> None:
@@ -183,11 +187,18 @@ class Durability(ComingBack):
     ) -> None:
         if context.run is not None:
             status, values = self._note_finished(item, context.run, int(status), values)
+        elif self.looks_for_divergence and self._shadow is not None:
+            found = divergence.difference(divergence.state_of(self.instance), divergence.state_of(self._shadow))
+            if found:
+                self._shadow = divergence.make_shadow(self.instance)
+                status, values = self._diverged(item, "it is readonly, but it changed the state", found)
         super().finish(item, context, status, values, references, took_s)
 
     def _note_finished(self, item: Item, run: Run, status: int, values: Any) -> tuple[int, Any]:
         log, origin = self.log, item.origin
         assert log is not None
+        if self.looks_for_divergence:
+            status, values = self._look_for_divergence(item, run, status, values)
         kept = values
         if len(values) != 1 or type(values[0]) is not bytes:
             kept = tuple(self.whole(object_id(item.call.task_id, i), value) for i, value in enumerate(values))
@@ -254,6 +265,52 @@ class Durability(ComingBack):
                 spoken = [t for t in (*client.in_flight.values(), *client.queue) if t.task_id[:8] == self.voice]
                 first = min((int.from_bytes(t.task_id[8:], "big") for t in spoken), default=upto)
                 client.link.send(messages.CallsSettled(client.actor_id, self.voice, min(first, upto) - 1))
+
+    # -- divergence ----------------------------------------------------------------------------------------------------
+    def start_looking(self) -> None:
+        """From now on each call is run twice; see ``divergence.py``."""
+        if self.log is not None and self.wants_divergence_found():
+            self._shadow = self._new_shadow()
+            self.looks_for_divergence = True
+
+    def wants_divergence_found(self) -> bool:
+        return os.environ.get("ACTORLIB_DEBUG") == "1"
+
+    def _new_shadow(self) -> Any:
+        try:
+            return divergence.make_shadow(self.instance)
+        except Exception as error:
+            self.say(f"whether it diverges can't be seen, since its state can't be copied: {error}")
+            return None
+
+    def _look_for_divergence(self, item: Item, run: Run, status: int, values: Any) -> tuple[int, Any]:
+        if self._shadow is None or run.index or run.items:
+            self._shadow = self._new_shadow()
+            return status, values
+        again = Item(NOBODY, item.call._replace(task_id=TaskId(bytes(16))), "")
+        again.origin = Origin(item.origin.caller, item.origin.sequence, Run(run.position, deque(run.learned), True))
+        living, self.instance = self.instance, self._shadow
+        try:
+            outcome, given = self.run_replayed(again)
+        except exceptions.ReplayDivergedError as error:
+            return self._diverged(item, str(error), "")
+        finally:
+            self.instance = living
+        found = divergence.of_replies(status, values, outcome, given)
+        found = found or divergence.difference(divergence.state_of(living), divergence.state_of(self._shadow))
+        if not found:
+            return status, values
+        self._shadow = self._new_shadow()
+        return self._diverged(item, "run a second time from the same state, it does not do the same", found)
+
+    def _diverged(self, item: Item, what: str, found: str) -> tuple[int, Any]:
+        position = "" if item.origin is None else f" (position {item.origin.run.position})"
+        error = exceptions.ReplayDivergedError(
+            f"{self.class_name}.{item.call.target}{position}: {what}{': ' if found else ''}{found}. What it takes from "
+            "outside (time, randomness, the order of a set of strings, module globals) must come through "
+            "actorlib.record(fn), or a crash brings back another state"
+        )
+        return int(ResultStatus.EXCEPTION), (self.exception_value(error),) * max(1, item.call.num_returns)
 
     # -- what is asked from outside ------------------------------------------------------------------------------------
     def method_of(self, name: str) -> Callable[..., Any]:

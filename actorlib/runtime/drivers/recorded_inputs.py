@@ -31,12 +31,13 @@ _SEQUENCE = struct.Struct(">Q")
 class Run:
     """A call of a durable actor that runs now, for the first time or again."""
 
-    __slots__ = ("index", "inputs", "is_replay", "items", "position", "waiting")
+    __slots__ = ("index", "inputs", "is_replay", "items", "learned", "position", "waiting")
 
     def __init__(self, position: int, inputs: deque[tuple[str, Any, Any]] | None, is_replay: bool) -> None:
         self.position = position
         self.index = 0  # of what it has made
         self.inputs = inputs or NOTHING
+        self.learned: tuple[tuple[str, Any, Any], ...] = ()  # kept where it is to be run twice
         self.is_replay = is_replay  # nobody sees it: what it sends is held back
         self.items: list[Value] | None = None  # of a generator
         self.waiting: dict[bytes, Callable[[], None]] | None = None  # coroutines that wait for what the log has
@@ -79,6 +80,7 @@ class RecordedInputs(Checkpointing):
     """The engine's operations as the methods of a durable actor see them."""
 
     is_replaying = False
+    looks_for_divergence = False
     held: dict[TaskId, tuple[Callable[[Any], None], Any, Task]]
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -106,6 +108,9 @@ class RecordedInputs(Checkpointing):
     def _learn(self, kind: str, key: Any, value: Any, size: int) -> None:
         assert self.log is not None
         self.log.learn(kind, key, value, size)
+        run = current_run()
+        if self.looks_for_divergence and run is not None:
+            run.learned = (*run.learned, (kind, key, value))
 
     def _once(self, kind: str, key: Any, function: Callable[[], Any]) -> Any:
         """Call ``function`` and record what it gives or raises; when run again, give or raise that."""

@@ -503,6 +503,7 @@ class Worker(Durability):
         extra = spec.extra or {}
         self.mailbox.become_actor(spec.max_concurrency, spec.concurrency_groups, bool(extra.get("reentrant")))
         self.take_unfinished()
+        self.start_looking()
         self.runner = self._make_runner(bool(extra.get("is_async")), spec)
         self.loop.post(self.node_link.send, messages.ActorCreated(spec.actor_id, creation.incarnation, self.address))
 
