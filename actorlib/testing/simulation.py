@@ -178,6 +178,8 @@ class SimWorker(InWorld, Worker):
         for look in self.simulation.watch.begins:
             look(self, item)
         super().run_call(item)
+        if self.loop.is_dead:  # the process was gone before the call was: whatever it caught, nothing more of it runs
+            raise greenlet.GreenletExit
 
     def log_directory(self) -> str:
         return str(self.config["log_dir"])
@@ -590,7 +592,8 @@ def _simulated(make: Callable[[], Simulation], plan: list[Fault | Deviation], ch
         finally:
             if Recent.listens:
                 Recent.ended(simulation.past())
-            _engine.Slot.engine = None
+            # Code that unwinds now must not start a real session.
+            _engine.Slot.engine, _engine.Slot.closed = None, True
             simulation.end()
             _engine.Slot.engine, _engine.Slot.closed = None, was_closed
             sys.stdout.flush()

@@ -247,3 +247,20 @@ def test_classes_of_worlds_with_the_same_seed_are_not_taken_for_each_other(word)
         teller = actorlib.remote(cls).remote()
         assert actorlib.get(teller.tell.remote()) == word
         del teller
+
+
+@actorlib.remote
+class Patient:
+    def wait_for(self, refs):
+        return actorlib.get(refs[0])
+
+
+def test_what_is_queued_when_a_world_ends_never_runs_and_starts_no_real_session(monkeypatch):
+    started = []
+    monkeypatch.setattr(actorlib.engine.Slot, "auto_init", lambda: started.append("a real session"))
+    with simulate(check=False):
+        patient = Patient.remote()
+        never = nap.remote(0, 1e6)
+        calls = [patient.wait_for.remote([never]) for _ in range(3)]
+        actorlib.wait(calls, timeout=1.0)
+    assert not started
