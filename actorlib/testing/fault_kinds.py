@@ -21,6 +21,7 @@ NODES_MAX = 8
 CHANCE_MAX = 0.5
 FLAPS = 5
 GCS_DOWN_S_MAX = 2.0
+DRIVERS_PAUSE_S_MAX = 2.0
 
 
 def _pick(among: list[Any], fault: Fault) -> Any:
@@ -82,8 +83,11 @@ def _pause_worker(world: Simulation, fault: Fault) -> bool:
 
 
 def _pause_node(world: Simulation, fault: Fault) -> bool:
-    """The scheduler of a host stops; its workers go on."""
-    return _pause(world, _pick(world.living_nodes(), fault).loop, fault.for_s)
+    """The scheduler of a host stops; its workers go on. The driver's own not for so long that it would be lost."""
+    node = _pick(world.living_nodes(), fault)
+    if node is not world.nodes[0]:
+        return _pause(world, node.loop, fault.for_s)
+    return not node.loop.is_paused and _pause(world, node.loop, min(fault.for_s, DRIVERS_PAUSE_S_MAX))
 
 
 def _freeze_host(world: Simulation, fault: Fault) -> bool:
