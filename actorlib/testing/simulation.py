@@ -178,7 +178,8 @@ class SimWorker(InWorld, Worker):
         for look in self.simulation.watch.begins:
             look(self, item)
         super().run_call(item)
-        if self.loop.is_dead:  # the process was gone before the call was: whatever it caught, nothing more of it runs
+        loop: Any = self.loop
+        if loop.is_dead:  # the process was gone before the call was: whatever it caught, nothing more of it runs
             raise greenlet.GreenletExit
 
     def log_directory(self) -> str:
