@@ -3,7 +3,8 @@
 A row's figure is ours; the peers are its details, in steps/s of single environments: ``sync`` (SyncVectorEnv, in the
 caller's own process, so no peer of processes), ``async`` (AsyncVectorEnv), ``subproc`` (SubprocVecEnv, where
 Stable-Baselines3 is installed). ``x_best_peer`` is ours over the best of those with processes. All sides of a row are
-measured in turns within the same seconds.
+measured in turns within the same seconds. ``cpu_x_best_peer`` compares what a step costs in processor time, of the
+caller and all of its processes: unlike the rates it says the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import psutil
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from harness import QUICK, Figure, main, rate, row
@@ -22,8 +24,8 @@ from harness import QUICK, Figure, main, rate, row
 import actorlib.envs
 
 ENVS, HOSTS = 8, 2
-ROUNDS = 1 if QUICK else 3
-SECONDS = 0.15 if QUICK else 0.4
+ROUNDS = 2 if QUICK else 12
+SECONDS = 0.1
 HAS_SB3 = importlib.util.find_spec("stable_baselines3") is not None
 
 
@@ -119,18 +121,28 @@ class RayHosts:
             self.lib.kill(host)
 
 
-def stepper(vec: Any, actions: list[Any]) -> Callable[[], float]:
-    """One measurement: steps/s over some time."""
+def processor_s() -> float:
+    """Processor time of this process and all below it."""
+    me = psutil.Process()
+    return sum(sum(each.cpu_times()[:2]) for each in (me, *me.children(recursive=True)))
+
+
+def stepper(vec: Any, actions: list[Any], spent: list[tuple[float, int]] | None = None) -> Callable[[], float]:
+    """One measurement: steps/s over some time. ``spent`` gets processor time and steps."""
     vec.reset(seed=0)
 
     def once() -> float:
-        ended, count = time.perf_counter() + SECONDS, 0
-        began = time.perf_counter()
+        before = processor_s()
+        count, began = 0, time.perf_counter()
+        ended = began + SECONDS
         while time.perf_counter() < ended:
             for action in actions:
                 vec.step(action)
             count += len(actions)
-        return count * ENVS / (time.perf_counter() - began)
+        figure = count * ENVS / (time.perf_counter() - began)
+        if spent is not None:
+            spent.append((processor_s() - before, count * ENVS))
+        return figure
 
     return once
 
@@ -142,7 +154,7 @@ def drawn(make: Callable[[], Any]) -> list[Any]:
 
 
 def best_of_turns(sides: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Each side once a round, so that all see the same machine; the best of each."""
+    """Each side once a round, many short rounds: all see the same machine, and the best of each its quiet moments."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, measure in sides.items():
@@ -165,13 +177,17 @@ def side_by_side(lib: Any, name: str) -> Figure:
         if HAS_SB3:
             vecs["subproc"] = Subproc(make)
     try:
-        figures = best_of_turns({side: stepper(vec, actions) for side, vec in vecs.items()})
+        spent: dict[str, list[tuple[float, int]]] = {side: [] for side in vecs}
+        figures = best_of_turns({side: stepper(vec, actions, spent[side]) for side, vec in vecs.items()})
     finally:
         for vec in vecs.values():
             vec.close()
     peers = [figures[side] for side in ("async", "subproc") if side in figures]
     if peers:
         figures["x_best_peer"] = figures["value"] / max(peers)
+        cost = {side: sum(s for s, _ in of) / sum(n for _, n in of) * 1e6 for side, of in spent.items()}
+        figures["cpu_us"] = cost["value"]
+        figures["cpu_x_best_peer"] = min(cost[side] for side in ("async", "subproc") if side in cost) / cost["value"]
         figures["in_process_x_sync"] = figures["in_process"] / figures["sync"]
     return figures
 
