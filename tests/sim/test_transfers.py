@@ -122,3 +122,28 @@ def test_an_object_is_found_before_its_writer_has_told_of_it():
         assert actorlib.get(on(world.nodes[1], total).remote(ref), timeout=100) == ITEMS
         time.sleep(2.0)
         del ref
+
+
+def test_wait_brings_objects_here_unless_it_is_told_not_to():
+    with joined(seed=6, nodes=2) as world:
+        refs = [on(world.nodes[1], make).remote(n) for n in range(3)]
+        here = world.nodes[0].store.catalog.objects
+        assert len(actorlib.wait(refs, num_returns=3, timeout=100, fetch_local=False)[0]) == 3
+        assert not here
+        assert actorlib.wait(refs, num_returns=3, timeout=0)[0] == []  # they are there, but not here yet
+        assert actorlib.wait(refs, num_returns=3, timeout=100)[0] == refs
+        assert len(here) == 3
+        world.crash_node(world.nodes[1])
+        time.sleep(3.0)
+        assert actorlib.wait(refs, num_returns=3, timeout=0)[0] == refs
+        del refs
+
+
+def test_wait_for_what_is_lost_leaves_it_to_get_to_say_so():
+    with joined(seed=7, nodes=2) as world:
+        ref = on(world.nodes[1], make, soft=True).remote(1)
+        actorlib.wait([ref], fetch_local=False)
+        world.crash_node(world.nodes[1])
+        assert actorlib.wait([ref], timeout=100)[0] == [ref]
+        assert actorlib.get(ref, timeout=100)[0] == 1.0
+        del ref

@@ -245,16 +245,57 @@ class Objects(Process):
     def wait(
         self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        began = time.monotonic()
         ready = self._ready_among(refs, num_returns)
         if len(ready) < num_returns:
             pending = [ref for ref in refs if not self._is_ready(ref)]
             self._await(pending, num_returns - (len(refs) - len(pending)), timeout)
             ready = self._ready_among(refs, num_returns)
+        if fetch_local:
+            far = [refs[position] for position in ready if self._is_far(refs[position])]
+            if far:
+                left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+                self._fetch(far, left)
+                ready = [position for position in ready if refs[position]._id not in self._fetching]
         if len(ready) == 1:
             position = ready[0]
             return [refs[position]], [*refs[:position], *refs[position + 1 :]]
         chosen = dict.fromkeys(ready)
         return [refs[i] for i in ready], [ref for i, ref in enumerate(refs) if i not in chosen]
+
+    def _is_far(self, ref: ObjectRef[Any]) -> bool:
+        """Whether the value lies on another host, and no copy of it here that we know of."""
+        entry = self.table.entries.get(ObjectId(ref._id))
+        if entry is None or not is_stored(entry.value) or self.store.is_near(entry.value):
+            return False
+        return entry.rare is None or entry.rare.near is None
+
+    def _fetch(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> None:
+        """Have the node copy objects here, and wait until it has. What it can't find is left for get() to recover."""
+
+        def begin() -> None:
+            for ref in refs:
+                oid = ObjectId(ref._id)
+                entry = self.table.entries.get(oid)
+                if entry is not None and is_stored(entry.value) and oid not in self._fetching:
+                    self._ask_for_copy(oid, self._owner_of(oid, ref._owner), entry.value)
+
+        self.loop.run(begin)
+        if timeout is None or timeout > 0:
+            self.refuse_blocking()
+            self.drive(lambda: not any(ref._id in self._fetching for ref in refs), timeout, ())
+
+    def _ask_for_copy(self, oid: ObjectId, owner: Address, value: Value) -> None:
+        self._fetching[oid] = None
+        request_id = self.ids.request_id()
+
+        def answered(answer: Any) -> None:
+            self._fetching.pop(oid, None)
+            if type(answer) is messages.ObjectLocated and answer.value is not None:
+                self.table.moved(oid, answer.value)
+
+        self._answers[request_id] = answered
+        self.node_link.send(messages.ObjectLocate(request_id, oid, value, owner, True))
 
     def _ready_among(self, refs: Sequence[ObjectRef[Any]], enough: int) -> list[int]:
         """Positions of the first ``enough`` refs that are ready, in order."""

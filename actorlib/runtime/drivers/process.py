@@ -83,6 +83,7 @@ class Process:
         self._code: dict[bytes, bytes] = {}
         self._watched: dict[ProcessId, None] = {}
         self._freed: dict[NodeId, list[ObjectId]] = {}
+        self._fetching: dict[bytes, None] = {}  # objects that the node copies here for a wait()
         self._pumping = False
         self._warned: dict[str, None] = {}
         self._task_events: list[tuple[Any, ...]] = []
