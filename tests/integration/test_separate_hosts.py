@@ -106,7 +106,7 @@ def test_a_put_object_is_lost_with_its_only_node_and_says_so(cluster):
 
     maker = Maker.remote()
     ref = maker.make.remote()
-    actorlib.wait([ref], timeout=60)
+    actorlib.wait([ref], timeout=60, fetch_local=False)
     cluster.remove_node(cluster.worker_nodes[0], allow_graceful=False)
     with pytest.raises(actorlib.exceptions.ObjectLostError, match="max_task_retries"):
         actorlib.get(ref, timeout=60)
