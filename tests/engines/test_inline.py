@@ -131,6 +131,32 @@ def test_a_wait_for_another_thread_is_no_deadlock(inline: None) -> None:
     timer.join()
 
 
+def test_several_threads_use_async_actors_at_once(inline: None) -> None:
+    """One thread at a time turns the loop: a task must not be entered while another thread is in one."""
+
+    @actorlib.remote
+    class Echo:
+        async def same(self, value: int) -> int:
+            import asyncio
+
+            await asyncio.sleep(0)
+            return value
+
+    echo = Echo.remote()
+    got: dict[int, list[int]] = {}
+
+    def work(number: int) -> None:
+        got[number] = [actorlib.get(echo.same.remote(i)) for i in range(60)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    work(9)
+    for thread in threads:
+        thread.join(60)
+    assert got == {number: list(range(60)) for number in (0, 1, 2, 3, 9)}
+
+
 def test_resources_are_booked(inline: None) -> None:
     @actorlib.remote(num_cpus=1)
     def free() -> float:

@@ -30,6 +30,7 @@ from actorlib.transport.link import Address
 
 RECORDS_MAX = 10_000
 TURN_S_MAX = 0.05
+OTHERS_TURN_S = 0.002
 DEFAULT_STRATEGY = ("default",)
 
 
@@ -307,9 +308,10 @@ class InlineEngine(InlineView):
 
     # -- the private loop ----------------------------------------------------------------------------------------------
     def _event_loop(self) -> PrivateLoop:
-        if self._loop is None:
-            self._loop = PrivateLoop()
-        return self._loop
+        with self._happened:  # two threads must not make one each
+            if self._loop is None:
+                self._loop = PrivateLoop()
+            return self._loop
 
     def start_async(self, call: Call, coroutine: Coroutine[Any, Any, None]) -> None:
         loop = self._event_loop()
@@ -334,7 +336,9 @@ class InlineEngine(InlineView):
         for _ in range(100):
             if self._loop is None or not self._loop._ready:
                 return
-            self._loop.turn(0.0)
+            if not self._loop.turn(0.0):
+                self._loop._write_to_self()  # another thread is at it, and comes to this as well
+                return
 
     def something_happened(self) -> None:
         with self._happened:
@@ -353,7 +357,9 @@ class InlineEngine(InlineView):
             self._expire_waiting()
             pause = min(left, TURN_S_MAX)
             if self._loop is not None and not (self._loop.is_idle() and not self._loop.watches()):
-                self._loop.turn(pause)
+                if not self._loop.turn(pause):
+                    with self._happened:  # another thread turns it; it tells when something is done
+                        self._happened.wait(min(pause, OTHERS_TURN_S))
             elif deadline is None and threading.active_count() == 1 and not self._waiting_expires():
                 raise exceptions.DeadlockError(
                     f"nothing is left to run that could bring {what}: {self._who_waits()}. Inline, calls run one after "

@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import os
 import selectors
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,10 @@ class PrivateLoop(asyncio.SelectorEventLoop):
 
     _ready: Any
     _scheduled: list[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turning = threading.RLock()
 
     def _make_self_pipe(self) -> None:
         self._wake_read, self._wake_write = os.pipe()
@@ -52,8 +57,20 @@ class PrivateLoop(asyncio.SelectorEventLoop):
         """Whether something outside (a file, a pipe) may still wake it."""
         return len(self._selector.get_map()) > 1  # type: ignore[attr-defined]
 
-    def turn(self, wait_s: float) -> None:
-        """Run what is ready; if nothing is, wait at most ``wait_s`` seconds for something."""
+    def turn(self, wait_s: float) -> bool:
+        """Run what is ready; if nothing is, wait at most ``wait_s`` seconds for something.
+
+        One thread at a time: False at once if another one is at it. Turns may be nested within a thread.
+        """
+        if not self._turning.acquire(blocking=False):
+            return False
+        try:
+            self._turn(wait_s)
+        finally:
+            self._turning.release()
+        return True
+
+    def _turn(self, wait_s: float) -> None:
         idle = self.is_idle()
         if self._ready:
             wait_s = 0.0
