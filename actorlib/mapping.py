@@ -125,4 +125,10 @@ def _bar(progress: bool, total: int | None) -> Any:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install 'actorlib[progress]'") from error
-    return tqdm(total=total)
+
+    class Bar(tqdm):  # type: ignore[misc]
+        """Without the thread that tqdm would start, and leave, to watch its bars: ours moves with each chunk."""
+
+        monitor_interval = 0
+
+    return Bar(total=total)

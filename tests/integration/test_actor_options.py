@@ -149,8 +149,8 @@ def test_a_concurrency_group_that_is_not_there():
 def test_unknown_options_of_methods():
     with pytest.raises(ValueError, match="Did you mean 'num_returns'"):
         actorlib.method(num_return=2)
-    with pytest.raises(ValueError, match="methods have no option 'priority'"):
-        Flaky.remote().two.options(priority=1)
+    with pytest.raises(ValueError, match="methods have no option 'max_calls'"):
+        Flaky.remote().two.options(max_calls=1)
 
 
 def test_generators_of_threaded_actors_run_beside_each_other():
