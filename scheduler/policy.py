@@ -47,8 +47,11 @@ def is_feasible(view: NodeView, demand: Resources, strategy: tuple[Any, ...]) ->
 
 def used_fraction(view: NodeView, demand: Resources) -> float:
     """How much is taken, from 0 to 1, of what the node has least of left among the resources that are asked for."""
-    asked = (name for name, amount in demand.items() if amount and view.total.get(name))
-    return max((1 - view.available.get(name, 0) / view.total[name] for name in asked), default=0.0)
+    total, available, most = view.total, view.available, 0.0
+    for name, amount in demand.items():
+        if amount and total.get(name):
+            most = max(most, 1 - available.get(name, 0) / total[name])
+    return most
 
 
 def preferred(locality: Iterable[tuple[NodeId, int]]) -> NodeId | None:
@@ -76,6 +79,11 @@ def choose(
     takes feasible nodes in turn. Affinity and labels narrow the choice first.
     """
     kind = strategy[0] if strategy else "default"
+    near = preferred(locality)
+    if kind == "default" and near is None:
+        at_once = _least_used(views, here, demand)
+        if at_once is not None:
+            return at_once
     feasible = [view for view in views if is_feasible(view, demand, strategy)]
     if kind == "node":
         exact = [view for view in feasible if view.address.node_id == strategy[1]]
@@ -89,12 +97,26 @@ def choose(
     if kind == "labels" and strategy[2]:
         matching = [view for view in roomy if matches_labels(view.labels, strategy[2])]
         roomy = matching or roomy
-    near = preferred(locality)
     if any(view.address.node_id == near for view in (roomy or feasible)):
         return near
     if not roomy:
         return here if any(view.address.node_id == here for view in feasible) else feasible[0].address.node_id
     return min(roomy, key=lambda view: _rank(view, demand, here)).address.node_id
+
+
+def _least_used(views: Sequence[NodeView], here: NodeId, demand: Resources) -> NodeId | None:
+    """The choice of DEFAULT where nothing pulls elsewhere, None if no node has room: most requests go this way.
+
+    Nothing ranks before this node while it is used little, so the others need not be looked at; with a thousand of
+    them that is the difference between some microseconds and some milliseconds.
+    """
+    for view in views:
+        if view.address.node_id == here:
+            if view.alive and fits(demand, view.available) and not _rank(view, demand, here)[0]:
+                return here
+            break
+    roomy = [view for view in views if view.alive and fits(demand, view.available)]
+    return min(roomy, key=lambda view: _rank(view, demand, here)).address.node_id if roomy else None
 
 
 def _rank(view: NodeView, demand: Resources, here: NodeId) -> tuple[float, bool]:

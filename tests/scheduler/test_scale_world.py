@@ -1,0 +1,47 @@
+"""The large cluster of virtual workers behaves: cores stay sound, work is done, churn is survived, locality helps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture(scope="module")
+def scale_sim():
+    sys.path.insert(0, str(BENCH))
+    try:
+        import scale_sim
+
+        yield scale_sim
+    finally:
+        sys.path.remove(str(BENCH))
+
+
+def test_tasks_start_as_they_come(scale_sim):
+    row = scale_sim.run(20, 20.0)
+    rate = scale_sim.LOAD * 20 * scale_sim.CPUS / scale_sim.TASK_S
+    assert 0.7 * rate < row["tasks_per_s"] < 1.3 * rate
+    assert row["wait_p50_ms"] < 50 and row["messages_per_task"] < 15
+
+
+def test_locality_saves_bytes(scale_sim):
+    aware = scale_sim.run(20, 20.0, arguments=True)
+    unaware = scale_sim.run(20, 20.0, arguments=True, aware=False)
+    assert aware["moved_gib"] < unaware["moved_gib"] / 2
+
+
+def test_what_ran_on_nodes_that_vanish_is_done_again(scale_sim, monkeypatch):
+    monkeypatch.setattr(scale_sim, "CHURN_PER_MINUTE", 1.0)
+    row = scale_sim.run(20, 30.0, churns=True)
+    assert row["tasks_lost"] > 0 and row["tasks_per_s"] > 2
+
+
+def test_the_picture_is_drawn_and_the_table_printed(scale_sim, capsys):
+    rows = scale_sim.measure({5: 5.0})
+    assert len(rows) == 4 and "churn" in capsys.readouterr().out
+    picture = scale_sim.plot(rows)
+    assert picture.startswith("<svg") and picture.count("<polyline") >= 12 and "messages for each task" in picture
