@@ -57,6 +57,12 @@ def test_a_failure_leaves_its_files_and_the_command_that_repeats_it(tmp_path):
     assert "1 failed" in again.stdout and f"seed was {seed}" in again.stdout, again.stdout
 
 
+def test_the_fixture_can_be_real_processes(tmp_path):
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(TESTS))
+    done = run(tmp_path, "--actorlib-mode", "process", "-k", "good")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_a_seed_can_be_given(tmp_path):
     (tmp_path / "test_it.py").write_text(textwrap.dedent(TESTS))
     assert "seed was 77" in run(tmp_path, "--actorlib-seed", "77").stdout
