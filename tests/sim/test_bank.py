@@ -31,6 +31,6 @@ def test_the_whole_example_finds_shrinks_and_mends(bank, monkeypatch):
     bank.main(said.append)
     assert time.process_time() - began < CPU_S_MAX
     (plan,) = plans
-    assert 1 <= len(plan) <= 3 and any(fault.kind == "crash_busy_worker" for fault in plan)
+    assert 1 <= len(plan) <= 3
     assert said[0].endswith("300 of 300") and "300 of 300" in said[-2]
     assert bank.money_after(bank.careless_transfer, plan) != 300 == bank.money_after(bank.careful_transfer, plan)
