@@ -107,3 +107,15 @@ def test_the_marker_tells_what_was_running(tmp_path):
     assert FileMarker(f"{tmp_path}/calls/running").read() == Mark(b"caller-a", 7, 3, 1)
     marker.clear()
     assert FileMarker(f"{tmp_path}/calls/running").read() is None
+
+
+def test_a_log_that_was_forgotten_begins_anew(files, tmp_path):
+    """A better copy takes its place: what is read back is that copy, and nothing asks for files that are gone."""
+    path = f"{tmp_path}/calls"
+    CallLogFile(files, path, ACTOR).append([call(1)])
+    log = CallLogFile(files, path, ACTOR)
+    log.read()
+    log.forget()
+    log.append([call(5), call(6)])
+    assert [record[1] for record in log.whole() if record[0] == CALL] == [5, 6]
+    assert positions(CallLogFile(files, path, ACTOR)) == [5, 6]

@@ -221,7 +221,9 @@ class CallLogFile:
         return self._size
 
     def forget(self) -> None:
-        """The actor is gone for good."""
+        """The actor is gone for good, or a better copy takes the place of what is here."""
+        self._segments.clear()
+        self._current = None
         for path in self._files.paths(f"{self.path}/"):
             self._files.remove(path)
         if isinstance(self._files, RealFiles):
