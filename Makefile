@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: demo test test-sb3 lint sim sim-planted chaos bench bench-peers docs clean
+.PHONY: demo test test-ray demo-ray test-sb3 lint sim sim-planted chaos bench bench-peers docs clean
 
 $(STAMP): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,8 +51,23 @@ bench-peers: setup.cfg
 	.venv-peers/bin/python -m pip install --quiet --no-build-isolation --editable . ray
 	.venv-peers/bin/python bench/run.py --peers
 
+# The engine on Ray, in an environment of its own: the same conformance suite, then what only Ray can show.
+RAY = .venv-ray/bin/python
+RAY_STAMP = .venv-ray/.installed
+$(RAY_STAMP): setup.cfg pyproject.toml
+	test -x $(RAY) || $(PYTHON) -m venv .venv-ray
+	$(RAY) -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(RAY) -m pip install --quiet --no-build-isolation --editable ".[ray,test,envs]"
+	touch $@
+
+test-ray: $(RAY_STAMP)
+	ACTORLIB_CONFORMANCE_ENGINES=ray $(RAY) -m pytest -p no:warnings tests/conformance tests/on_ray $(PYTEST_ARGS)
+
+demo-ray: $(RAY_STAMP)
+	$(RAY) examples/environment_hosts.py --engine ray
+
 docs: $(STAMP)
 	$(BIN)/python -m pytest -q tests/tidy/test_docs.py
 
 clean:
-	rm -rf $(VENV) .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-ray build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

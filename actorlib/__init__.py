@@ -41,6 +41,8 @@ _OF_SUPERVISION = ("Child", "DeadLetter", "Down", "Supervisor", "branch", "link"
 
 def __getattr__(name: str) -> Any:
     """Rooms that few programs enter are imported when they do."""
+    if name in ("from_ray", "to_ray"):
+        return getattr(importlib.import_module("actorlib.engines.on_ray.refs"), name)
     if name in ("util", "cluster_utils", "dag", "envs"):
         return importlib.import_module(f"actorlib.{name}")
     if name in _OF_SUPERVISION:

@@ -130,6 +130,9 @@ def _join_running(running: _engine.Engine, wanted: str, ignore_reinit_error: boo
 
 
 def _auto_init() -> _engine.Engine:
+    found = registry.of_this_process()
+    if found is not None:
+        return found
     init()
     assert _engine.Slot.engine is not None
     return _engine.Slot.engine

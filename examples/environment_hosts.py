@@ -6,7 +6,7 @@ checkpoint and go on. At the end the same program runs undisturbed in this proce
 (observations, rewards, ends of all steps) must equal the one of the disturbed run bit for bit. What the run claims is
 checked at its end; the exit status is 1 if anything of it does not hold.
 
-Run it with ``make demo``, or ``python examples/environment_hosts.py [--quick]``.
+Run it with ``make demo``, or ``python examples/environment_hosts.py [--quick] [--engine ray]``.
 """
 
 from __future__ import annotations
@@ -229,13 +229,15 @@ def show(settings: Settings, progress: Progress) -> Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer iterations")
-    quick = parser.parse_args().quick
+    parser.add_argument("--engine", default="local", choices=("local", "ray"), help="what runs the hosts")
+    given = parser.parse_args()
+    quick = given.quick
     runs = [
         Settings("CartPole-v1", 4, spread=0.5, rate=0.5, iterations=6 if quick else 12, rounds=2 if quick else 3),
         Settings("Pendulum-v1", 5, spread=0.5, rate=0.4, iterations=9 if quick else 20, rounds=2 if quick else 3),
     ]
     started = time.perf_counter()
-    actorlib.init(num_cpus=2, runtime_env={"preload": ["gymnasium.envs.classic_control"]})
+    actorlib.init(engine=given.engine, num_cpus=2, runtime_env={"preload": ["gymnasium.envs.classic_control"]})
     progress = Progress()
     outcomes = [show(settings, progress) for settings in runs]
     family = psutil.Process().children(recursive=True)

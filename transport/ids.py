@@ -98,11 +98,12 @@ class BaseID:
 
     __slots__ = ("_bytes",)
     size = TASK_ID_BYTES
+    sizes_elsewhere: tuple[int, ...] = (16, 18, 24)  # of ids that come from a Ray cluster
 
     def __init__(self, value: bytes) -> None:
         if not isinstance(value, bytes):
             raise TypeError(f"{type(self).__name__} is made of bytes, not {type(value).__name__}")
-        if value and len(value) != self.size:
+        if value and len(value) != self.size and len(value) not in self.sizes_elsewhere:
             raise ValueError(f"{type(self).__name__} has {self.size} bytes, not {len(value)}")
         self._bytes = value
 
@@ -151,18 +152,22 @@ class PlacementGroupID(BaseID):
 class ObjectID(BaseID):
     __slots__ = ()
     size = OBJECT_ID_BYTES
+    sizes_elsewhere = (28,)
 
 
 class NodeID(BaseID):
     __slots__ = ()
     size = PROCESS_ID_BYTES
+    sizes_elsewhere = (28,)
 
 
 class WorkerID(BaseID):
     __slots__ = ()
     size = PROCESS_ID_BYTES
+    sizes_elsewhere = (28,)
 
 
 class JobID(BaseID):
     __slots__ = ()
     size = PROCESS_ID_BYTES
+    sizes_elsewhere = (4,)

@@ -7,6 +7,7 @@ inline never loads sockets. The API layer names engines; only this file knows wh
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +38,9 @@ class Settings:
 ENGINES = {
     "local": "actorlib.engines.local",
     "inline": "actorlib.engines.inline",
+    "ray": "actorlib.engines.on_ray",
 }
-TAKES_MORE: tuple[str, ...] = ()
+TAKES_MORE = ("ray",)
 
 
 def check_name(name: Any) -> None:
@@ -54,4 +56,14 @@ def start(name: str, settings: Settings) -> Engine:
     return engine
 
 
-__all__ = ["ENGINES", "TAKES_MORE", "Settings", "check_name", "start"]
+def of_this_process() -> Engine | None:
+    """The engine of a process that another engine's cluster has started to run our code; None elsewhere."""
+    if "ray" not in sys.modules:
+        return None
+    from actorlib.engines.on_ray import attach
+    from actorlib.engines.on_ray.session import is_worker
+
+    return attach() if is_worker() else None
+
+
+__all__ = ["ENGINES", "TAKES_MORE", "Settings", "check_name", "of_this_process", "start"]

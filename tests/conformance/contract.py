@@ -37,7 +37,7 @@ def case_of(item: Any) -> str:
 
 
 @functools.cache
-def differences() -> dict[tuple[str, str], str]:
-    """(case, engine) to the reason."""
+def differences() -> dict[tuple[str, str], tuple[str, bool]]:
+    """(case, engine) to the reason, and whether the case may be run at all."""
     rows = tomllib.loads((HERE / "differences.toml").read_text()).get("difference", [])
-    return {(case, row["engine"]): row["reason"] for row in rows for case in row["cases"]}
+    return {(case, row["engine"]): (row["reason"], row.get("run", True)) for row in rows for case in row["cases"]}

@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "engines.md"
-ENGINES = ("local", "cluster", "simulation", "inline")
+ENGINES = ("local", "cluster", "simulation", "inline", "ray")
 BEGIN, END = "<!-- differences: begin -->\n", "<!-- differences: end -->\n"
 
 

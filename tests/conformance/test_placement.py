@@ -294,14 +294,14 @@ def test_affinity_to_a_node() -> None:
 
 @shows(STRATEGIES)
 def test_soft_affinity_to_a_node_that_is_not_there() -> None:
-    missing = "f" * len(actorlib.nodes()[0]["NodeID"])
+    missing = "a" * len(actorlib.nodes()[0]["NodeID"])
     strategy = NodeAffinitySchedulingStrategy(missing, soft=True)
     assert get(programs.adder().options(scheduling_strategy=strategy).remote(1, 2)) == 3
 
 
 @shows(STRATEGIES)
 def test_hard_affinity_to_a_node_that_is_not_there() -> None:
-    missing = "f" * len(actorlib.nodes()[0]["NodeID"])
+    missing = "a" * len(actorlib.nodes()[0]["NodeID"])
     strategy = NodeAffinitySchedulingStrategy(missing, soft=False)
     with pytest.raises(actorlib.exceptions.RayError):
         actorlib.get(programs.adder().options(scheduling_strategy=strategy).remote(1), timeout=4)

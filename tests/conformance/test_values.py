@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from typing import Any
 
 import numpy as np
@@ -381,6 +382,8 @@ ASYNC = "one event loop, `await ref`, blocking `get` refused with the way out"
 def test_calls_of_an_async_actor_interleave() -> None:
     gate = programs.async_class().remote()
     waiting = [gate.wait.remote() for _ in range(10)]
+    while get(gate.waiting.remote()) < 10:
+        time.sleep(0.01)
     gate.open.remote()
     assert get(waiting) == ["open"] * 10
     assert get(gate.most_at_once.remote()) == 10

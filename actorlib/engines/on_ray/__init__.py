@@ -1,0 +1,31 @@
+"""The Ray engine: actorlib's API, and what is its own, on a Ray cluster that is there anyway.
+
+* ``engine``       the operations of the seam, each a call of Ray's public API
+* ``options``      our options as Ray's
+* ``refs``         references and handles that wrap Ray's, and the way back
+* ``hosting``      what runs in Ray's workers: tasks and actors with our surroundings
+* ``durable``      call logs and checkpoints of durable actors
+* ``errors``       Ray's exceptions as ours
+* ``session``      starting or joining Ray, and sending this package to workers that lack it
+
+Nothing here is imported before ``init(engine="ray")`` is called, or before a Ray worker runs our code.
+"""
+
+from __future__ import annotations
+
+from actorlib.engine import Engine
+from actorlib.engines.registry import Settings
+
+
+def start(settings: Settings) -> Engine:
+    """Start Ray here, or join the cluster at ``settings.address``."""
+    from actorlib.engines.on_ray import session
+
+    return session.start(settings)
+
+
+def attach() -> Engine:
+    """The engine of a Ray worker, made when its code first needs one."""
+    from actorlib.engines.on_ray import session
+
+    return session.attach()

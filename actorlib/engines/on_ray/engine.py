@@ -1,0 +1,449 @@
+"""The operations of the seam, each a call of Ray."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from actorlib import exceptions
+from actorlib.actor import ActorHandle, MethodInfo
+from actorlib.engine import (
+    DYNAMIC,
+    STREAMING,
+    ActorOptions,
+    DeadLetter,
+    Down,
+    DurableActors,
+    FunctionRecord,
+    MethodOptions,
+    TaskOptions,
+)
+from actorlib.engines.on_ray import errors, groups, hosting, options
+from actorlib.engines.on_ray.deadlines import Deadlines
+from actorlib.engines.on_ray.hosting import Note
+from actorlib.engines.on_ray.options import refuse
+from actorlib.engines.on_ray.refs import RayHandle, RayRef, handle_of, restore_handle
+from actorlib.engines.on_ray.view import RayView
+from actorlib.object_ref import ObjectRef, ObjectRefGenerator
+from actorlib.transport.ids import GroupId, ObjectId
+from actorlib.transport.link import Address
+
+INTERNAL = {"__ray_call__": "actorlib_call", "__actorlib_call__": "actorlib_call", "__ray_ready__": "actorlib_ready"}
+KILL_S_MAX, KILL_LOOK_S = 10.0, 0.01
+KV_NAMESPACE = b"actorlib"
+
+
+class RayEngine(RayView):
+    """One for each process. See the package's docstring."""
+
+    name = "ray"
+    ref_type = RayRef
+    handle_type = RayHandle
+
+    def __init__(self, ends_ray: bool) -> None:
+        import ray
+
+        super().__init__(ray)
+        self._ends_ray = ends_ray
+        self._tasks: dict[int, tuple[TaskOptions, FunctionRecord, Any]] = {}
+        self._classes: dict[int, tuple[FunctionRecord, dict[int, tuple[ActorOptions, Any]]]] = {}
+        self._methods: dict[int, tuple[MethodOptions, dict[str, Any]]] = {}
+        self._deadlines = Deadlines(self._overdue)
+        self._caller = os.urandom(8)
+        self._sequences: dict[bytes, itertools.count[int]] = {}
+        self.closed = False
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+    def submit(
+        self, record: FunctionRecord, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> Any:
+        known = self._tasks.get(id(options))
+        if known is None or known[1] is not record or known[0] is not options:
+            known = self._tasks[id(options)] = (options, record, self._remote_function(record, options))
+        if len(self._tasks) > 10_000:
+            self._tasks.clear()
+        args, kwargs = _as_rays(args, kwargs)
+        note = self._note(options.timeout_s)
+        if note is not None:
+            args = (note, *args)
+        result = known[2].remote(*args, **kwargs)
+        return self._given(result, options.num_returns, (options.name or record.name, options.resources), note)
+
+    def _remote_function(self, record: FunctionRecord, with_options: TaskOptions) -> Any:
+        name = with_options.name or record.name
+        made = hosting.make_task(record.function, name, with_options.num_returns)
+        return self.ray.remote(**options.of_task(with_options))(made)
+
+    def _note(self, timeout_s: float | None) -> Note | None:
+        inherited = hosting.EXPIRES_AT.get()
+        if timeout_s is None and inherited is None:
+            return None
+        own = None if timeout_s is None else time.time() + timeout_s
+        limits = [limit for limit in (own, inherited) if limit is not None]
+        return Note(min(limits))
+
+    def _given(self, result: Any, count: int, about: tuple[Any, ...], note: Note | None) -> Any:
+        if count == STREAMING:
+            generator: Any = ObjectRefGenerator(b"", self)
+            generator._state = (result, RayRef(result.completed(), about), about)
+            return generator
+        expires_at = None
+        if note is not None and note.expires_at is not None:
+            expires_at = time.monotonic() + note.expires_at - time.time()
+        if count in (1, DYNAMIC):
+            ref = RayRef(result, about, expires_at)
+            if expires_at is not None:
+                self._deadlines.add(expires_at, weakref.ref(ref))
+            return ref
+        if count == 0:
+            return None
+        return [RayRef(one, about, expires_at) for one in result]
+
+    def _overdue(self, ref: RayRef) -> None:
+        """A deadline has passed: what runs still is told."""
+        if not self.closed and not self.ray.wait([ref.rays], timeout=0)[0]:
+            try:
+                self.ray.cancel(ref.rays, recursive=True)
+            except (TypeError, ValueError):
+                return  # not a call of ours, or of an actor that can't be interrupted; get() tells
+
+    # -- actors --------------------------------------------------------------------------------------------------------
+    def create_actor(
+        self,
+        record: FunctionRecord,
+        methods: dict[str, MethodInfo],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+    ) -> ActorHandle[Any]:
+        remote_class = self._remote_class(record, options)
+        args, kwargs = _as_rays(args, kwargs)
+        rays = remote_class.remote(*args, **kwargs)
+        extra: dict[str, Any] = {
+            "durable": options.checkpoint is not None,
+            "concurrency_groups": tuple(options.concurrency_groups),
+            "timeout_s": options.timeout_s,
+        }
+        handle = RayHandle(rays, record.name.rsplit(".", 1)[-1], methods, extra)
+        if options.name:
+            self._remember(handle)
+        return handle
+
+    def _remote_class(self, record: FunctionRecord, with_options: ActorOptions) -> Any:
+        known = self._classes.setdefault(id(record), (record, {}))[1]
+        found = known.get(id(with_options))
+        if found is None or found[0] is not with_options:
+            made = hosting.make_class(record.function, with_options.checkpoint)
+            arguments = options.of_actor(with_options)
+            remote_class = self.ray.remote(**arguments)(made) if arguments else self.ray.remote(made)
+            found = known[id(with_options)] = (with_options, remote_class)
+        return found[1]
+
+    def _remember(self, handle: RayHandle) -> None:
+        """What Ray's handle can't tell those who find the actor by its name."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(handle._actor_id, self._pickled(handle), namespace=KV_NAMESPACE)
+
+    @staticmethod
+    def _pickled(handle: RayHandle) -> bytes:
+        from actorlib import serialization
+
+        _, (_, class_name, methods, extra) = handle.__reduce__()
+        return serialization.serialize((class_name, methods, extra)).data
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorHandle[Any]:
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        from actorlib import serialization
+
+        try:
+            rays = self.ray.get_actor(name, namespace=namespace)
+        except ValueError as error:
+            raise ValueError(
+                f"there is no actor named {name!r} in namespace {namespace or self.namespace!r}: {error}"
+            ) from error
+        kept = _internal_kv_get(rays._actor_id.binary(), namespace=KV_NAMESPACE)
+        return restore_handle(rays, *serialization.deserialize(kept)) if kept else handle_of(rays)
+
+    def call(
+        self,
+        handle: ActorHandle[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: MethodOptions,
+    ) -> Any:
+        rays, extra = handle._rays, handle._extra
+        given = self._method_options(options)
+        target = getattr(rays, INTERNAL.get(method, method))
+        if given:
+            target = target.options(**given)
+        args, kwargs = _as_rays(args, kwargs)
+        note = self._note(options.timeout_s if options.timeout_s is not None else extra.get("timeout_s"))
+        if extra.get("durable"):
+            note = note or Note(None)
+            note.caller = self._caller
+            note.sequence = next(self._sequences.setdefault(handle._actor_id, itertools.count(1)))
+        if note is not None:
+            args = (note, *args)
+        try:
+            result = target.remote(*args, **kwargs)
+        except self.ray.exceptions.RayError as error:
+            raise errors.ours(error) from error
+        return self._given(result, options.num_returns, (f"{handle._class_name}.{method}", None), note)
+
+    def _method_options(self, with_options: MethodOptions) -> dict[str, Any]:
+        known = self._methods.get(id(with_options))
+        if known is None or known[0] is not with_options:
+            if len(self._methods) > 10_000:
+                self._methods.clear()
+            known = self._methods[id(with_options)] = (with_options, options.of_method(with_options))
+        return known[1]
+
+    # -- objects -------------------------------------------------------------------------------------------------------
+    def put(self, value: Any) -> RayRef:
+        return RayRef(self.ray.put(value))
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        rays = [ref.rays for ref in refs]  # type: ignore[attr-defined]
+        if hosting.in_async_method():
+            self._refuse_blocking(rays)
+        deadlines = [ref.expires_at for ref in refs if ref.expires_at is not None]  # type: ignore[attr-defined]
+        own = hosting.EXPIRES_AT.get()
+        if own is not None:
+            deadlines.append(time.monotonic() + own - time.time())
+        try:
+            if not deadlines:
+                found: list[Any] = self.ray.get(rays, timeout=timeout)
+                return found
+            return self._get_in_time(rays, refs, timeout, min(deadlines))
+        except self.ray.exceptions.GetTimeoutError as error:
+            raise exceptions.GetTimeoutError(self._timeout_text(refs, timeout)) from error
+        except Exception as error:
+            late = next((ref for ref in refs if self._is_late(ref)), None)
+            if late is not None and isinstance(error, self.ray.exceptions.TaskCancelledError):
+                raise self._late(late) from error
+            mapped = errors.ours(error)
+            if mapped is error:
+                raise
+            raise mapped from mapped.__cause__
+
+    def _get_in_time(
+        self, rays: list[Any], refs: Sequence[ObjectRef[Any]], timeout: float | None, deadline: float
+    ) -> list[Any]:
+        left = max(0.0, deadline - time.monotonic())
+        if timeout is not None and timeout < left:
+            found: list[Any] = self.ray.get(rays, timeout=timeout)
+            return found
+        try:
+            return self.ray.get(rays, timeout=left)  # type: ignore[no-any-return]
+        except self.ray.exceptions.GetTimeoutError as error:
+            late = next((ref for ref in refs if self._is_late(ref)), refs[0])
+            raise self._late(late) from error
+
+    @staticmethod
+    def _is_late(ref: Any) -> bool:
+        return ref.expires_at is not None and time.monotonic() >= ref.expires_at
+
+    def _late(self, ref: Any) -> exceptions.DeadlineExceededError:
+        self._overdue(ref)
+        return exceptions.DeadlineExceededError(f"{_name(ref)} was not done within its timeout_s, or its caller's")
+
+    def _refuse_blocking(self, rays: list[Any]) -> None:
+        if rays and len(self.ray.wait(rays, num_returns=len(rays), timeout=0)[0]) < len(rays):
+            raise RuntimeError(
+                "a blocking get() or wait() inside an async method would stop the actor's event loop; "
+                "use 'await ref' or 'await asyncio.wait(refs)' instead"
+            )
+
+    def _timeout_text(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> str:
+        by_rays = {ref.rays: ref for ref in refs}  # type: ignore[attr-defined]
+        _, pending = self.ray.wait(list(by_rays), num_returns=len(by_rays), timeout=0)
+        shown = "; ".join(self.why_pending(by_rays[rays]) for rays in pending[:3])
+        more = f" (and {len(pending) - 3} more)" if len(pending) > 3 else ""
+        return f"{len(pending)} of the objects were not there within {timeout} s: {shown}{more}"
+
+    def why_pending(self, ref: ObjectRef[Any]) -> str:
+        demand = ref.about[1] if ref.about else None  # type: ignore[attr-defined]
+        never = self.why_never(demand) if demand else ""
+        return f"{_name(ref)} is pending{never}"
+
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        by_rays = {ref.rays: ref for ref in refs}  # type: ignore[attr-defined]
+        rays = list(by_rays)
+        if hosting.in_async_method() and timeout != 0:
+            self._refuse_blocking(rays)
+        ready, rest = self.ray.wait(rays, num_returns=num_returns, timeout=timeout, fetch_local=fetch_local)
+        return [by_rays[one] for one in ready], [by_rays[one] for one in rest]
+
+    def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        ref.rays.future().add_done_callback(lambda _: callback())  # type: ignore[attr-defined]
+
+    def adopt_ref(self, object_id: ObjectId, owner: Address) -> ObjectRef[Any]:
+        raise exceptions.WrongEngineError(f"object {object_id.hex()} is of another engine than 'ray'")
+
+    def pin_forever(self, ref: ObjectRef[Any]) -> None:
+        """Ray counts what its own pickler sees, and pins the rest."""
+
+    # -- generators ----------------------------------------------------------------------------------------------------
+    def next_item(self, generator: ObjectRefGenerator[Any], timeout: float | None) -> RayRef | None:
+        rays, _, about = generator._state
+        try:
+            item = rays._next_sync(timeout_s=timeout)
+        except StopIteration:
+            return None
+        if item.is_nil():
+            raise exceptions.GetTimeoutError(f"no item of {about[0]} within {timeout} s")
+        return RayRef(item, about)
+
+    def when_item(self, generator: ObjectRefGenerator[Any], callback: Callable[[], None]) -> None:
+        import asyncio
+
+        rays, _, about = generator._state
+        loop = asyncio.get_running_loop()
+
+        async def follow() -> None:
+            try:
+                item = await rays._next_async(timeout_s=None)
+            except StopAsyncIteration:
+                generator._state = (_Taken(rays, None, True), generator._state[1], about)
+            else:
+                generator._state = (_Taken(rays, item, False), generator._state[1], about)
+            callback()
+
+        generator._following = loop.create_task(follow())  # type: ignore[attr-defined]
+
+    def close_generator(self, generator: ObjectRefGenerator[Any]) -> None:
+        state, generator._state = generator._state, None
+        del state  # Ray stops a stream that nobody refers to
+
+    # -- control -------------------------------------------------------------------------------------------------------
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        self.ray.cancel(ref.rays, force=force, recursive=recursive)  # type: ignore[attr-defined]
+
+    def kill(self, handle: ActorHandle[Any], no_restart: bool) -> None:
+        """Ray's kill is a request; ours returns when it has happened, so that no later call reaches the old worker."""
+        before = self.lives(handle)
+        self.ray.kill(handle._rays, no_restart=no_restart)
+        deadline = time.monotonic() + KILL_S_MAX
+        while before is not None and self.lives(handle) == before and time.monotonic() < deadline:
+            time.sleep(KILL_LOOK_S)
+
+    def list_named_actors(self, all_namespaces: bool) -> list[tuple[str, str]]:
+        found = self.ray.util.list_named_actors(all_namespaces=True)
+        pairs = [(row["namespace"], row["name"]) for row in found]
+        return [pair for pair in pairs if all_namespaces or pair[0] == self.namespace]
+
+    # -- placement groups ----------------------------------------------------------------------------------------------
+    def create_group(
+        self,
+        bundles: Sequence[dict[str, int]],
+        strategy: str,
+        name: str,
+        detached: bool,
+        label_selectors: Sequence[dict[str, str]],
+    ) -> GroupId:
+        return groups.create(bundles, strategy, name, detached, label_selectors)
+
+    def remove_group(self, group_id: GroupId) -> None:
+        groups.remove(group_id)
+
+    def wait_group(self, group_id: GroupId, timeout: float | None) -> bool:
+        return groups.wait(group_id, timeout)
+
+    def group_ready_ref(self, group_id: GroupId) -> RayRef:
+        return RayRef(groups.ready(group_id), (f"placement group {group_id.hex()}", None))
+
+    def group_table(self, group_id: GroupId | None, name: str | None) -> list[dict[str, Any]]:
+        return groups.rows(group_id, name)
+
+    # -- inside an actor -----------------------------------------------------------------------------------------------
+    def exit_actor(self) -> None:
+        if self.ray.get_runtime_context().get_actor_id() is None:
+            raise ValueError("exit_actor() is for the methods of an actor; this is not one")
+        self.ray.actor.exit_actor()
+
+    def fail_actor(self, error: Exception) -> NoReturn:
+        raise refuse("ending an actor as failed", "raise the error, or call exit_actor()")
+
+    def checkpoint_now(self) -> None:
+        self._durable("checkpoint_now()").save()
+
+    def _durable(self, what: str) -> Any:
+        from actorlib.engines.on_ray import durable
+
+        if self.ray.get_runtime_context().get_actor_id() is None:
+            raise ValueError(f"{what} is for the methods of an actor; this is not one")
+        if not durable.CURRENT:
+            raise ValueError(f"{what} is for actors with the option checkpoint=...; this one has none")
+        return durable.CURRENT[0]
+
+    def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        from actorlib.engines.on_ray import durable
+
+        return durable.CURRENT[0].record_once(function, args, kwargs) if durable.CURRENT else function(*args, **kwargs)
+
+    def durable(self) -> DurableActors:
+        raise refuse("listing and restoring checkpoints", "they lie in the folder store=, one for each actor's id")
+
+    # -- supervision ---------------------------------------------------------------------------------------------------
+    def monitor(self, handle: ActorHandle[Any]) -> ObjectRef[Down]:
+        from actorlib.engines.on_ray import watching
+
+        return RayRef(watching.monitor(handle), (f"the end of {handle._class_name}", None))
+
+    def link_actors(self, first: ActorHandle[Any], second: ActorHandle[Any]) -> None:
+        raise refuse("links between actors", "monitor() one and kill() the other")
+
+    def listen_to_dead_letters(self, listener: Callable[[DeadLetter], None]) -> Callable[[], None]:
+        raise refuse("dead letters", "get() the call's reference: it raises ActorDiedError")
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+    def shutdown(self) -> None:
+        if self.ray._private.worker.global_worker.mode == self.ray._private.worker.WORKER_MODE:
+            raise exceptions.ActorlibError("a worker can't shut down the session; only its driver can")
+        self.closed = True
+        self._deadlines.close()
+        if self._ends_ray:
+            self.ray.shutdown()
+
+
+class _Taken:
+    """A stream of Ray's whose next item was already taken, for whoever asks next."""
+
+    def __init__(self, rays: Any, item: Any, ended: bool) -> None:
+        self._rays, self._item, self._ended = rays, item, ended
+
+    def _next_sync(self, timeout_s: float | None = None) -> Any:
+        if self._ended:
+            raise StopIteration
+        item, self._item = self._item, None
+        return item if item is not None else self._rays._next_sync(timeout_s=timeout_s)
+
+    async def _next_async(self, timeout_s: float | None = None) -> Any:
+        if self._ended:
+            raise StopAsyncIteration
+        item, self._item = self._item, None
+        return item if item is not None else await self._rays._next_async(timeout_s=timeout_s)
+
+
+def _name(ref: Any) -> str:
+    return ref.about[0] if ref.about else f"object {ref.hex()[:16]}"
+
+
+def _as_rays(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """References at top level as Ray's, so that Ray gives their values."""
+    for value in args:
+        if type(value) is RayRef:
+            args = tuple(one.rays if type(one) is RayRef else one for one in args)
+            break
+    if kwargs:
+        kwargs = {key: value.rays if type(value) is RayRef else value for key, value in kwargs.items()}
+    return args, kwargs

@@ -1,0 +1,156 @@
+"""Starting or joining Ray, and the engine of a process that Ray has started."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from actorlib import exceptions, options
+from actorlib.engine import Engine, Slot
+from actorlib.engines.on_ray.options import refuse
+from actorlib.engines.registry import Settings
+
+OLDEST = (2, 49)
+CONNECT_S_MAX = 10.0
+INSTALL = "pip install 'actorlib[ray]'"
+
+
+def load_ray() -> Any:
+    """Ray, or what to install."""
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError as error:
+        raise exceptions.EngineUnavailableError(f'engine="ray" needs Ray, which is not installed: {INSTALL}') from error
+    version = tuple(int(part) for part in ray.__version__.split(".")[:2])
+    if version < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise exceptions.EngineUnavailableError(
+            f'engine="ray" needs Ray {wanted} or later, and {ray.__version__} is installed: {INSTALL}'
+        )
+    return ray
+
+
+def start(settings: Settings) -> Engine:
+    """Start Ray on this machine, or join the cluster at the address; see ``actorlib.init``."""
+    ray = load_ray()
+    if settings.address is not None and settings.address.startswith("ray://"):
+        raise refuse("Ray Client addresses (ray://)", "run the program on a node of the cluster, or submit it as a job")
+    ours = ray.is_initialized()
+    if not ours:
+        _connect(ray, settings)
+    try:
+        missing = _missing_in_workers(ray)
+        if missing and not ours:
+            folder = _package()
+            ray.shutdown()
+            _connect(ray, settings, folder)
+    except BaseException:
+        if not ours:
+            ray.shutdown()
+        raise
+    from actorlib.engines.on_ray.engine import RayEngine
+
+    return RayEngine(ends_ray=not ours)
+
+
+def _connect(ray: Any, settings: Settings, package: str | None = None) -> None:
+    given: dict[str, Any] = {
+        "address": settings.address,
+        "num_cpus": settings.num_cpus,
+        "num_gpus": settings.num_gpus,
+        "resources": settings.resources,
+        "labels": settings.labels,
+        "namespace": settings.namespace,
+        "object_store_memory": settings.object_store_memory,
+        "include_dashboard": settings.include_dashboard,
+        **settings.more,
+    }
+    arguments = {name: value for name, value in given.items() if value is not None}
+    arguments["log_to_driver"] = settings.log_to_driver
+    if settings.logging_level is not None:
+        arguments["logging_level"] = settings.logging_level
+    environment = dict(settings.runtime_env or {})
+    preload = [*settings.preload, *environment.pop("preload", ())]
+    if preload:
+        environment["worker_process_setup_hook"] = _importing(preload)
+    options.runtime_env({key: value for key, value in environment.items() if key == "env_vars"})
+    if package is not None:
+        environment["py_modules"] = [*environment.get("py_modules", []), package]
+    if environment:
+        arguments["runtime_env"] = environment
+    try:
+        _knock(settings.address)
+        ray.init(**arguments)
+    except (ConnectionError, TimeoutError, OSError) as error:
+        where = settings.address or "this machine"
+        raise exceptions.EngineUnavailableError(
+            f"no Ray cluster can be reached at {where}: {error}. Start one with 'ray start --head', or leave out "
+            "address="
+        ) from error
+    except RuntimeError as error:
+        if "version" in str(error).lower():  # Ray's own words name both versions
+            raise exceptions.EngineUnavailableError(f"this process does not fit the Ray cluster: {error}") from error
+        raise
+
+
+def _knock(address: str | None) -> None:
+    """Whether anybody listens there: Ray itself would try for minutes. Raises OSError."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S_MAX).close()
+
+
+def _importing(modules: list[str]) -> Callable[[], None]:
+    """What Ray calls in a worker before it runs anything."""
+
+    def load() -> None:
+        import importlib
+
+        for module in modules:
+            importlib.import_module(module)
+
+    return load
+
+
+def _missing_in_workers(ray: Any) -> bool:
+    """Whether this package must be sent along. Asked of one worker, in plain Ray."""
+
+    def look() -> bool:
+        import importlib.util
+
+        return importlib.util.find_spec("actorlib") is not None
+
+    return not ray.get(ray.remote(num_cpus=0)(look).remote(), timeout=120)
+
+
+def _package() -> str:
+    """A copy of this package with its links followed, for Ray to send."""
+    import actorlib
+
+    target = os.path.join(tempfile.mkdtemp(prefix="actorlib-package-"), "actorlib")
+    ignore = shutil.ignore_patterns("__pycache__")
+    return shutil.copytree(os.path.dirname(actorlib.__file__), target, symlinks=False, ignore=ignore)
+
+
+def attach() -> Engine:
+    """The engine of this worker."""
+    from actorlib.engines.on_ray.engine import RayEngine
+
+    engine: Any = RayEngine(ends_ray=False)
+    Slot.engine = engine
+    return engine  # type: ignore[no-any-return]
+
+
+def is_worker() -> bool:
+    """Whether Ray has started this process to run tasks."""
+    ray = sys.modules.get("ray")
+    if ray is None or not getattr(ray, "is_initialized", lambda: False)():
+        return False
+    return bool(ray._private.worker.global_worker.mode == ray._private.worker.WORKER_MODE)

@@ -1,0 +1,154 @@
+"""What Ray tells of its cluster and of the code that asks, in the forms that our API gives."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from actorlib.engine import resource_map
+from actorlib.engines.on_ray import groups, hosting
+from actorlib.engines.on_ray.refs import handle_of
+
+
+class RayView:
+    """The part of the engine that answers questions. The rest of it derives from this."""
+
+    def __init__(self, ray: Any) -> None:
+        self.ray = ray
+        about = ray.get_runtime_context()
+        self.namespace: str = about.namespace
+        self.address_info: dict[str, Any] = {
+            "address": about.gcs_address,
+            "node_id": about.get_node_id(),
+            "session_dir": "",
+            "node_pid": None,
+        }
+
+    # -- cluster -------------------------------------------------------------------------------------------------------
+    def nodes(self) -> list[dict[str, Any]]:
+        return [
+            {**row, "alive": row["Alive"], "Labels": dict(row.get("Labels") or {}), "Waiting": {}}
+            for row in self.ray.nodes()
+        ]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return dict(self.ray.cluster_resources())
+
+    def available_resources(self) -> dict[str, float]:
+        return dict(self.ray.available_resources())
+
+    def why_never(self, demand: dict[str, int]) -> str:
+        """The end of a sentence, if no node that is there could ever meet a demand."""
+        wanted = resource_map(demand.items())
+        nodes = [row["Resources"] for row in self.ray.nodes() if row["Alive"]]
+        if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+            return ", queued or running"
+        shown = [{name: node.get(name, 0) for name in wanted} for node in nodes]
+        return f": no node can satisfy a demand of {wanted}, they have {shown}"
+
+    def query_state(self, table: str, limit: int) -> list[dict[str, Any]]:
+        tables = {
+            "nodes": self._node_rows,
+            "jobs": self._job_rows,
+            "actors": self._actor_rows,
+            "groups": lambda: groups.rows(None, None),
+            "objects": list,
+            "tasks": self._task_rows,
+        }
+        if table not in tables:
+            raise ValueError(f"there is no table {table!r}; there are {', '.join(tables)}")
+        return tables[table]()[:limit]
+
+    def _node_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "node_id": row["NodeID"],
+                "alive": row["Alive"],
+                "hostname": row["NodeManagerHostname"],
+                "total": {name: round(amount * 10_000) for name, amount in row["Resources"].items()},
+                "available": {},
+                "labels": dict(row.get("Labels") or {}),
+                "death": row.get("DeathReasonMessage", ""),
+            }
+            for row in self.ray.nodes()
+        ]
+
+    def _job_rows(self) -> list[dict[str, Any]]:
+        rows = self.ray._private.state.jobs()
+        return [
+            {
+                "job_id": row["JobID"],
+                "driver": row.get("DriverIPAddress", ""),
+                "namespace": self.namespace,
+                "entrypoint": row.get("Entrypoint", ""),
+            }
+            for row in rows
+        ]
+
+    def _actor_rows(self) -> list[dict[str, Any]]:
+        found = self.ray._private.state.actors()
+        return [
+            {
+                "actor_id": actor_id,
+                "class_name": row.get("ActorClassName") or row.get("ClassName") or "",
+                "state": row["State"],
+                "name": row.get("Name", ""),
+                "namespace": self.namespace,
+                "job_id": row["JobID"],
+                "node_id": row["Address"].get("NodeID", ""),
+                "worker_id": row["Address"].get("WorkerID", ""),
+                "restarts": row.get("NumRestarts", 0),
+                "reason": "",
+                "death": "",
+            }
+            for actor_id, row in found.items()
+        ]
+
+    def _task_rows(self) -> list[dict[str, Any]]:
+        """From Ray's timeline, which knows of tasks that have ended; their errors only Ray's dashboard knows."""
+        return [
+            {
+                "task_id": event["args"].get("task_id", ""),
+                "name": event["name"].removeprefix("task::"),
+                "state": "FINISHED",
+                "time_s": (event["ts"] + event["dur"]) / 1e6,
+                "worker_id": str(event["tid"]),
+                "error": "",
+                "duration_us": int(event["dur"]),
+            }
+            for event in reversed(self.ray.timeline() or [])
+            if event.get("ph") == "X" and event["cat"].startswith("task::")
+        ]
+
+    def lives(self, handle: Any) -> tuple[str, int] | None:
+        """An actor's state and how often it came back; None if Ray does not know it."""
+        row = self.ray._private.state.actors(handle._actor_id.hex())
+        return (row["State"], int(row.get("NumRestarts") or 0)) if row else None
+
+    # -- where am I ----------------------------------------------------------------------------------------------------
+    def context(self) -> dict[str, Any]:
+        about = self.ray.get_runtime_context()
+        actor_id, task_id = about.get_actor_id(), about.get_task_id()
+        in_worker = self.ray._private.worker.global_worker.mode == self.ray._private.worker.WORKER_MODE
+        group = about.get_placement_group_id() if in_worker else None
+        accelerators = about.get_accelerator_ids() if in_worker else {}
+        return {
+            "job_id": bytes.fromhex(about.get_job_id()),
+            "node_id": bytes.fromhex(about.get_node_id()),
+            "worker_id": bytes.fromhex(about.get_worker_id()),
+            "task_id": bytes.fromhex(task_id) if in_worker and task_id else None,
+            "task_name": about.get_task_name() if in_worker else None,
+            "function_name": hosting.FUNCTION.get(),
+            "actor_id": bytes.fromhex(actor_id) if actor_id else None,
+            "actor_name": (about.get_actor_name() or "") if actor_id else "",
+            "namespace": about.namespace,
+            "pid": os.getpid(),
+            "resources": about.get_assigned_resources() if in_worker else {},
+            "accelerators": {kind: tuple(int(index) for index in ids) for kind, ids in accelerators.items() if ids},
+            "group_id": bytes.fromhex(group) if group else None,
+            "was_restarted": bool(actor_id) and about.was_current_actor_reconstructed,
+            "current_actor": handle_of(about.current_actor) if actor_id else None,
+            "address": about.gcs_address,
+            "runtime_env": about.get_runtime_env_string(),
+            "attempt": 0,
+        }
