@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
 
 import actorlib
+from actorlib.runtime.drivers.session_file import find
+from actorlib.transport import messages
+from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.endpoint import parse
+from actorlib.transport.ids import JobId, NodeId, new_process_id
+from actorlib.transport.link import Address
 
 
 @actorlib.remote
@@ -66,3 +73,42 @@ def test_a_node_that_leaves_is_missed_at_once_and_what_it_ran_is_said_to_be_lost
     machines.wait_for(1)
     with pytest.raises(actorlib.exceptions.ActorDiedError, match="node"):
         actorlib.get(keeper.add.remote(1), timeout=30)
+
+
+def ask_the_gcs(machines, message, version="3.11", role="node"):
+    """As somebody else's process would, over the head's local sockets."""
+    gcs = find(machines.head.head).gcs
+    process_id = new_process_id()
+    address = Address(process_id, NodeId(process_id), f"ipc://{machines.head.session_dir}/{process_id.hex()}")
+    hello = messages.Hello(messages.PROTOCOL_VERSION, address, role, os.getpid(), JobId(b""), version)
+    answers = []
+    take = {kind: lambda _, answer: answers.append(answer) for kind in (messages.Failure, messages.Welcome)}
+    loop = Loop(address, hello, take, lambda _, __: None, helper=False)
+    try:
+        loop.link(gcs._replace(endpoint=parse(gcs.endpoint).local)).send(message)
+        assert loop.drive(lambda: bool(answers), 30)
+        return answers[0]
+    finally:
+        loop.close()
+
+
+def test_another_python_is_told_so_and_who_is_no_node_registers_none(machines):
+    machines.start_head()
+    told = ask_the_gcs(machines, messages.Join(1), version="2.7")
+    assert told.kind == "VersionMismatch" and "2.7" in told.text
+    ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert type(ask_the_gcs(machines, messages.Join(1), version=ours)) is messages.Welcome
+    register = messages.NodeRegister(1, machines.head.address, 1, {}, {}, "liar", os.getpid())
+    assert ask_the_gcs(machines, register, role="worker").kind == "PermissionError"
+
+
+def test_a_driver_with_a_key_of_its_own(machines):
+    machines.start_head()
+    machines.add(resources={"there": 1})
+    key = machines.keys.new("ada", "driver").path
+    machines.join(key=str(key))
+    assert actorlib.get(where.options(resources={"there": 1}).remote(), timeout=30)
+    keeper = Keeper.options(resources={"there": 0.5}, num_cpus=0).remote()
+    assert actorlib.get(keeper.read.remote([actorlib.put("ours")]), timeout=30) == "ours"  # they dial us as well
+    (theirs,) = actorlib.get(keeper.own.remote(), timeout=30)
+    assert actorlib.get(theirs, timeout=30) == "mine"

@@ -159,7 +159,14 @@ def join_cluster(address: str, key: str | None, namespace: str | None, log_to_dr
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    return _with_directory(driver, directory)
+    _with_directory(driver, directory)
+    if key is not None:
+        try:  # it may be so new that nodes have not heard of it; who is refused once does not ask again
+            driver.ask(gcs, messages.KeysChanged, timeout_s=30.0)
+        except BaseException:
+            driver.shutdown()
+            raise
+    return driver
 
 
 def _credentials(path: str, key: str | None) -> Any:

@@ -71,6 +71,7 @@ class GcsProcess:
             text = f"this cluster runs Python {python_version()}, the node that asks to join {theirs}; use the same"
             link.send(messages.Failure(message.request_id, "VersionMismatch", text))
             return
+        self._spread_keys()  # who is refused once does not ask again: the others have to know a new key before its use
         link.send(messages.Welcome(message.request_id, self.loop.address, self._rows()))
 
     def _on_register(self, link: Link, message: messages.NodeRegister) -> None:
