@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,8 +106,12 @@ def test_another_python_is_told_so_and_who_is_no_node_registers_none(machines):
 
 def test_a_driver_with_a_key_of_its_own(machines):
     machines.start_head()
-    machines.add(resources={"there": 1})
+    there = machines.add(resources={"there": 1})
     key = machines.keys.new("ada", "driver").path
+    register, deadline = Path(there.session_dir, "register.json"), time.monotonic() + 30
+    while "ada" not in register.read_text():  # a key spreads with the heartbeats
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     machines.join(key=str(key))
     assert actorlib.get(where.options(resources={"there": 1}).remote(), timeout=30)
     keeper = Keeper.options(resources={"there": 0.5}, num_cpus=0).remote()
