@@ -24,6 +24,7 @@ class Checkpointing(Execution):
     log: CallLog | None = None
     spec: ActorSpec | None
     incarnation: int
+    mailbox_lock: Any
     class_version = ""
     epoch = 0
 
@@ -81,7 +82,9 @@ class Checkpointing(Execution):
         data, buffers, refs = actor_state.dump(self.instance)
         size = len(data) + sum(buffer.nbytes for buffer in buffers)
         meta = Meta(self.log.position, self.epoch, self.class_version, self.class_name, time.time(), size)
-        return Saved(meta, self.log.table(), self.objects_of(refs), data, tuple(buffers))
+        with self.mailbox_lock:  # the loop lets go of replies meanwhile
+            table = self.log.table()
+        return Saved(meta, table, self.objects_of(refs), data, tuple(buffers))
 
     def objects_of(self, refs: Any) -> tuple[Any, ...]:
         """What to keep of the references in the state."""

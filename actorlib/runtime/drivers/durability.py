@@ -39,8 +39,8 @@ class Durability(ComingBack):
         process_id = link.peer.process_id
         if process_id not in self.log.callers:
             self.watch(link.peer)
-        self.log.settled(process_id, message.replies_seen)
         with self.mailbox_lock:
+            self.log.settled(process_id, message.replies_seen)
             for call in message.calls:
                 self._take_call(link, process_id, call)
 
@@ -110,16 +110,19 @@ class Durability(ComingBack):
 
     def _on_settled(self, _: Link, message: messages.CallsSettled) -> None:
         if self.log is not None:
-            self.log.settled(message.caller, message.sequence)
+            with self.mailbox_lock:
+                self.log.settled(message.caller, message.sequence)
 
     def _on_seen(self, _: Link, message: messages.CallerSeen) -> None:
         if self.log is not None:
-            self.log.seen(message.caller, message.sequence)
+            with self.mailbox_lock:
+                self.log.seen(message.caller, message.sequence)
 
     def _on_process_died(self, link: Link, message: messages.ProcessDied) -> None:
         super()._on_process_died(link, message)
         if self.log is not None:
-            self.log.gone(message.process_id)
+            with self.mailbox_lock:
+                self.log.gone(message.process_id)
         if self.replica is not None:
             self.replica.node_gone(message.process_id)
 
