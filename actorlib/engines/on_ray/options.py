@@ -130,7 +130,7 @@ def of_actor(options: ActorOptions) -> dict[str, Any]:
     found["max_task_retries"] = -1 if options.checkpoint is not None else options.max_task_retries
     if options.max_concurrency > 1 and not (options.is_async and options.max_concurrency == 1000):
         found["max_concurrency"] = options.max_concurrency
-    elif options.max_concurrency == 1:
+    elif options.is_async and options.max_concurrency == 1:
         found["max_concurrency"] = 1
     if options.concurrency_groups:
         found["concurrency_groups"] = dict(options.concurrency_groups)
