@@ -428,7 +428,7 @@ class Simulation:
             node.calm()
         self.journal.is_full = False
         for loop in self.loops():
-            while loop.is_paused:
+            while loop.is_paused and not loop.is_dead:  # the GCS may have been killed while it was stopped
                 loop.go_on()
 
     # -- for whoever watches -------------------------------------------------------------------------------------------
