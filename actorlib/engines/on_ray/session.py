@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import importlib.util
 import os
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from actorlib import exceptions, options
+from actorlib import api, exceptions, options
 from actorlib.engine import Engine, Slot
 from actorlib.engines.on_ray.options import refuse
 from actorlib.engines.registry import Settings
@@ -145,6 +146,7 @@ def attach() -> Engine:
 
     engine: Any = RayEngine(ends_ray=False)
     Slot.engine = engine
+    atexit.unregister(api.shutdown)  # Ray ends its workers; only drivers have a session to end
     return engine  # type: ignore[no-any-return]
 
 
