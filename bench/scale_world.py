@@ -322,7 +322,7 @@ class Cluster:
             self.views[self.place[view.address.node_id]] = view
 
     def persist(self, table: str, key: bytes, value: bytes | None) -> None:
-        raise AssertionError("views of nodes are soft state")
+        """Who is there is written down; nothing is read back, since the GCS does not begin anew here."""
 
     def to_node(self, node_id: NodeId, message: Any) -> bool:
         return self.nodes[node_id].is_alive
@@ -344,7 +344,7 @@ class Cluster:
             self.rng.choice(there).is_alive = False
             self.add_node()
 
-    def _lost(self, node_id: NodeId, reason: str) -> None:
+    def _lost(self, node_id: NodeId, reason: str, _planned: bool) -> None:
         """The GCS has noticed: what ran or waited there is to be done again."""
         node = self.nodes[node_id]
         running, node.running = node.running, {}
