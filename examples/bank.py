@@ -51,14 +51,14 @@ class Account:
 @actorlib.remote(max_retries=-1)
 def careless_transfer(number: str, source: Any, target: Any, amount: int) -> None:
     actorlib.get(source.add.remote(-amount))
-    time.sleep(0.001)  # it asks somebody, it writes a receipt
+    time.sleep(0.05)  # it asks somebody, it writes a receipt
     actorlib.get(target.add.remote(amount))
 
 
 @actorlib.remote(max_retries=-1)
 def careful_transfer(number: str, source: Any, target: Any, amount: int) -> None:
     actorlib.get(source.add_once.remote(f"{number} out", -amount))
-    time.sleep(0.001)
+    time.sleep(0.05)
     actorlib.get(target.add_once.remote(f"{number} in", amount))
 
 
@@ -73,11 +73,18 @@ def money_after(transfer: Any, plan: list[Fault]) -> int:
 
 
 def find_the_bug(transfer: Any = careless_transfer) -> list[Fault]:
-    """The smallest schedule that Hypothesis finds after which money is missing or too much."""
+    """The smallest schedule that Hypothesis finds after which money is missing or too much.
+
+    Shrinking ends where no single fault can be left out, and that depends on where it began: so it begins three times.
+    """
     plans = faults(kinds=KINDS, max_size=6, within_s=0.2)
     limits = settings(max_examples=1000, deadline=None, database=None, phases=[Phase.generate, Phase.shrink])
-    chooses = random.Random(1)  # so that you see what this text says; leave it out to search anew each time
-    return find(plans, lambda plan: money_after(transfer, plan) != ACCOUNTS * START, settings=limits, random=chooses)
+
+    def is_bad(plan: list[Fault]) -> bool:
+        return money_after(transfer, plan) != ACCOUNTS * START
+
+    # The random sources are given so that you see what this text says; leave them out to search anew each time.
+    return min((find(plans, is_bad, settings=limits, random=random.Random(n)) for n in range(3)), key=len)
 
 
 def check_for_any_schedule(transfer: Any = careful_transfer, examples: int = 30) -> None:
