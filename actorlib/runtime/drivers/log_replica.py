@@ -87,7 +87,8 @@ class LogReplica:
         assert worker.spec is not None
         self._alone = False
         self._node = others[worker.spec.actor_id[-1] % len(others)]
-        worker.watch(self._node)
+        # Past the gate: if that node is gone already, nothing but the answer to this will open it.
+        worker.loop.release([(worker.node_link, [messages.Watch(self._node)])])
         self.gate.passes = worker.loop.link(self._node)
         self.send([worker.log_file.head, *(r for r in worker.log_file.whole() if r[0] != HEAD)], begins=True)
 
