@@ -23,10 +23,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p actorlib
 
-# Simulated clusters under faults, new seeds for SECONDS.
+# Simulated clusters under faults for SECONDS: new seeds, or those from FIRST on.
 SECONDS ?= 180
 sim: $(STAMP)
-	$(BIN)/python tests/sim/swarm.py --seconds $(SECONDS)
+	$(BIN)/python tests/sim/swarm.py --seconds $(SECONDS) $(if $(FIRST),--first $(FIRST))
 
 # Faults planted in the protocols, one at a time: how soon the swarm finds each.
 sim-planted: $(STAMP)

@@ -348,6 +348,7 @@ class LinkLayer:
             return False
         dirty, self.dirty = self.dirty, []
         if self.gate is not None:
+            self.release([(link, []) for link in dirty if link.pending and link.pending[0] is self.hello])
             dirty = self.gate.hold(dirty)
         now = self._clock()
         for link in dirty:
@@ -356,11 +357,13 @@ class LinkLayer:
         return True
 
     def release(self, held: list[tuple[Any, list[Any]]]) -> None:
-        """Send what the gate has held back, before what came after it."""
+        """Send what the gate has held back, before what came after it. A session starts with Hello all the same."""
         now = self._clock()
         for link, messages_held in held:
             if link.is_down:
                 continue
+            if link.pending and link.pending[0] is self.hello:
+                messages_held = [link.pending.pop(0), *messages_held]
             later, link.pending = link.pending, messages_held
             self._flush_link(link, now)
             if link.pending and not later:

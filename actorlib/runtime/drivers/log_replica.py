@@ -107,6 +107,12 @@ class LogReplica:
         worker._answers[request_id] = self._nodes_known
         # Past the gate: it stays shut until there is an answer.
         worker.loop.release([(worker.link(worker.gcs), [messages.NodesList(request_id)])])
+        worker.loop.call_later(limits.log_fetch_timeout_s, lambda: self._ask_again(request_id))
+
+    def _ask_again(self, request_id: int) -> None:
+        """What goes past the gate is not asked again by the process when the GCS begins anew."""
+        if self._worker._answers.pop(request_id, None) is not None:
+            self.look_again()
 
     def _nodes_known(self, answer: Any) -> None:
         if type(answer) is messages.NodeRegistered:
