@@ -253,6 +253,9 @@ WorkerDiedError = WorkerCrashedError
 LocalRayletDiedError = NodeDiedError
 RaySystemError = ActorlibError
 PlasmaObjectNotAvailable = ObjectLostError
+ObjectFreedError = ObjectLostError
+TaskPlacementGroupRemoved = TaskUnschedulableError
+ActorPlacementGroupRemoved = ActorUnschedulableError
 RaySerializationError = SerializationError
 
 

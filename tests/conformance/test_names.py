@@ -76,6 +76,9 @@ ERRORS = [
     "RuntimeEnvSetupError",
     "TaskUnschedulableError",
     "ActorUnschedulableError",
+    "ObjectFreedError",
+    "TaskPlacementGroupRemoved",
+    "ActorPlacementGroupRemoved",
 ]
 
 
