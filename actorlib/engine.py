@@ -342,6 +342,19 @@ def _wrong_engine(thing: Any, way_out: str, engine: Engine) -> Exception:
     )
 
 
+def several_results(result: Any, count: int) -> tuple[Any, ...]:
+    """The values that a call with ``num_returns=count`` returned. Raises ValueError if they are not ``count``."""
+    try:
+        results = tuple(result)
+    except TypeError:
+        raise ValueError(
+            f"num_returns={count}, but the function returned one {type(result).__name__}; return a tuple of {count}"
+        ) from None
+    if len(results) != count:
+        raise ValueError(f"num_returns={count}, but the function returned {len(results)} values")
+    return results
+
+
 def resource_map(units: Iterable[tuple[str, int]]) -> dict[str, float]:
     """Resource amounts in units of 0.0001 as the floats that users see."""
     return {name: amount / 10_000 for name, amount in units}
@@ -362,4 +375,5 @@ __all__ = [
     "current",
     "current_or_none",
     "resource_map",
+    "several_results",
 ]

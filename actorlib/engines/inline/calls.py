@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from actorlib import exceptions, serialization
-from actorlib.engine import DYNAMIC, STREAMING, MethodOptions, TaskOptions
+from actorlib.engine import DYNAMIC, STREAMING, MethodOptions, TaskOptions, several_results
 from actorlib.engines.inline.outcomes import InlineRef, Outcome
 from actorlib.transport.ids import TaskId, object_id
 
@@ -156,7 +156,7 @@ class Call:
         elif count == DYNAMIC:
             self.outcomes[0].resolve([self.engine.put(item) for item in result])
         elif count > 1:
-            for outcome, item in zip(self.outcomes, _several(result, count), strict=True):
+            for outcome, item in zip(self.outcomes, several_results(result, count), strict=True):
                 outcome.resolve(item)
         self._over("FINISHED")
 
@@ -211,18 +211,6 @@ def _expiry(timeout_s: float | None, parent: Call | None) -> float | None:
     inherited = parent.expires_at if parent is not None else None
     limits = [limit for limit in (own, inherited) if limit is not None]
     return min(limits) if limits else None
-
-
-def _several(result: Any, count: int) -> tuple[Any, ...]:
-    try:
-        results = tuple(result)
-    except TypeError:
-        raise ValueError(
-            f"num_returns={count}, but the function returned one {type(result).__name__}; return a tuple of {count}"
-        ) from None
-    if len(results) != count:
-        raise ValueError(f"num_returns={count}, but the function returned {len(results)} values")
-    return results
 
 
 class Runner:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from actorlib import exceptions
-from actorlib.engine import DYNAMIC, STREAMING
+from actorlib.engine import DYNAMIC, STREAMING, several_results
 
 
 class Note:
@@ -88,15 +88,7 @@ def several(result: Any, count: int) -> Any:
         from actorlib.engine import current
 
         return [current().put(item) for item in result]
-    try:
-        results = tuple(result)
-    except TypeError:
-        raise ValueError(
-            f"num_returns={count}, but the function returned one {type(result).__name__}; return a tuple of {count}"
-        ) from None
-    if len(results) != count:
-        raise ValueError(f"num_returns={count}, but the function returned {len(results)} values")
-    return results
+    return several_results(result, count)
 
 
 def iterate(result: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NoReturn
 
 from actorlib import exceptions, serialization
-from actorlib.engine import DYNAMIC, STREAMING
+from actorlib.engine import DYNAMIC, STREAMING, several_results
 from actorlib.runtime.drivers.calls import CURRENT, FUNCTION_NAMESPACE, CallContext
 from actorlib.runtime.drivers.cluster_view import ClusterView
 from actorlib.runtime.mailbox import Item
@@ -176,14 +176,7 @@ class Execution(ClusterView):
         if count == DYNAMIC:
             refs = [self.put(item) for item in result]
             return (self.value_of(object_id(call.task_id, 0), refs, references),)
-        try:
-            results = tuple(result)
-        except TypeError:
-            raise ValueError(
-                f"num_returns={count}, but the function returned one {type(result).__name__}; return a tuple of {count}"
-            ) from None
-        if len(results) != count:
-            raise ValueError(f"num_returns={count}, but the function returned {len(results)} values")
+        results = several_results(result, count)
         return tuple(self.value_of(object_id(call.task_id, i), item, references) for i, item in enumerate(results))
 
     def failure(self, item: Item, error: BaseException, name: str) -> tuple[int, Value]:
