@@ -27,7 +27,7 @@ from actorlib.runtime.drivers.node_process import NodeHandle
 from actorlib.testing.fault_plans import Deviation, Fault
 from actorlib.testing.recent import PastWorld, Recent
 from actorlib.testing.relay import LinkState, Relay
-from actorlib.transport.drivers.processes import children_of
+from actorlib.transport.drivers.processes import children_of, process_name
 from actorlib.util import state
 
 CALM_WITHIN_S = 30.0
@@ -45,8 +45,8 @@ class RealNode:
         self.relay: Relay | None = None
 
     def workers(self) -> list[int]:
-        """Pids of its workers: children of its zygotes."""
-        return sorted(pid for zygote in children_of(self.handle.pid) for pid in children_of(zygote))
+        """Pids of its workers."""
+        return sorted(pid for pid in children_of(self.handle.pid) if process_name(pid) == "actorlib:worker")
 
 
 class RealCluster:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,7 +63,7 @@ class NodeService(Member):
         super().__init__(loop, gcs, Pool(total), labels, hostname, worker_config["host_id"])
         self.leases = LeaseTable(loop.address.node_id, self.pool, self)
         self.workers = WorkerPool(keep_idle, self._start_worker, self._worker_found)
-        self.spared: set[int] = {zygote.pid} if zygote is not None else set()  # children that are no orphans
+        self.zygotes = [zygote]  # whose families are no orphans
         self._zygote = zygote
         self._worker_config = worker_config
         self._session_dir = session_dir
@@ -268,9 +267,8 @@ class NodeService(Member):
                 link.send(message)
 
     def _on_zygote(self) -> None:
-        self._zygote.flush()
         if not self._zygote.reports(self._on_report) and self.stopping is None:
-            self.stopping = "its zygote died, so it can't start workers any more"
+            self.stopping = "its zygotes die as soon as they are started, so it can't start workers any more"
 
     def _on_report(self, kind: str, worker_id: bytes, os_pid: int, status: int) -> None:
         process_id = ProcessId(worker_id)
@@ -280,8 +278,18 @@ class NodeService(Member):
                 worker.os_pid = os_pid
                 if process_id in self._kill_reasons:
                     self._signal(worker)
-            return
-        self._worker_ended(process_id, os_pid, status)
+        elif kind == "lost":
+            self._worker_lost(process_id)
+        else:
+            self._worker_ended(process_id, os_pid, status)
+
+    def _worker_lost(self, process_id: ProcessId) -> None:
+        """It was ordered, and the zygote died before it was born: which is no fault of the environment's."""
+        self._close_streams(self._streams.pop(process_id))
+        self._kill_reasons.pop(process_id, None)
+        self.workers.died(process_id)
+        self._sweep_orphans()
+        self.workers.serve()
 
     def _on_worker_ready(self, link: Link, message: messages.WorkerReady) -> None:
         worker = self.workers.ready(link.peer.process_id, message.address, message.os_pid, self._now())
@@ -368,8 +376,10 @@ class NodeService(Member):
 
     def _sweep_orphans(self) -> None:
         """Children of dead workers have become ours: end them with their parent."""
-        for pid in processes.children_of(os.getpid()):
-            if pid not in self.spared:
+        children = processes.children_of(os.getpid())
+        ours = {pid for zygote in self.zygotes for pid in zygote.family()}  # asked after: who is born now is in both
+        for pid in children:
+            if pid not in ours:
                 try:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
@@ -654,15 +664,10 @@ class NodeService(Member):
         self.stopping = message.reason
 
     def stop(self) -> None:
-        """End all workers now. Their parent, the zygote, goes with our socket."""
-        for worker in self.workers.workers.values():
-            self._signal(worker)
+        """End all workers now, with the zygote."""
         self.loop.remove_reader(self._zygote.fileno())
+        self.zygotes.remove(self._zygote)
         self._zygote.close()
-        try:
-            os.waitpid(self._zygote.pid, 0)
-        except ChildProcessError:
-            print("actorlib: the zygote was reaped by somebody else", file=sys.stderr)
         self._sweep_orphans()
         for streams in self._streams.values():
             self._close_streams(streams)

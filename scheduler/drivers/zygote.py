@@ -1,15 +1,19 @@
 """The zygote: a small process that has imported what every worker needs, and forks a worker in milliseconds.
 
 It is forked from the node before that has any thread or ZeroMQ context, stays single-threaded, and talks to the node
-over one SOCK_SEQPACKET socket: orders to fork come with the write ends of the worker's stdout and stderr; started and
-ended workers are reported with their wait status. When the node is gone the socket ends, and so does the zygote; the
-kernel kills the workers with it.
+over one SOCK_SEQPACKET socket: orders to fork come with the write ends of the worker's stdout and stderr, and who was
+started is reported. A worker is forked by a *go-between*, which is gone at once: so the worker is the node's child and
+lives on when the zygote dies. The node sees its end through a pidfd, and the kernel kills it with the node.
+
+When the node is gone the socket ends, and so does the zygote. When the zygote is gone the node starts another one; by
+then it has threads, so that one is a program of its own, which takes its time to import everything.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import random
 import select
@@ -17,16 +21,22 @@ import signal
 import socket
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
-from actorlib.transport.drivers.processes import die_with_parent
+from actorlib.transport.drivers.processes import die_with_parent, set_process_name
 
 MESSAGE_BYTES_MAX = 1 << 20
 IDLE_MS = 300
+REAPED_WITHIN_MS = 20
+DEATHS_MAX = 5
+"""That many zygotes in a row that died before they could fork, or of it, and there will be no other."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+FAILED_STATUS = 1 << 8
+"""The wait status of a process that could not be forked: as if it had ended with 1."""
 
 
 class Zygote:
@@ -36,24 +46,29 @@ class Zygote:
         self._connection = connection
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
-        self._children: dict[int, tuple[int, bytes]] = {}  # pidfd -> (pid, worker id)
+        self._order_of_mine: tuple[dict[str, Any], list[int]] | None = None  # in a worker: what made it
+        self._go_betweens: dict[int, bytes] = {}  # not reaped yet: pid -> whom it forks
         self._module = importlib.import_module(worker_module)
         prepare: Callable[[], None] | None = getattr(self._module, "prepare", None)
         if prepare is not None:
             prepare()
         self._later = list(getattr(self._module, "IMPORTED_LATER", ()))
 
-    def serve(self) -> None:
+    def serve(self) -> bool:
+        """Until the node is gone. True in each worker that is born: it is to go on with ``become_worker``."""
+        self._tell(("ready", b"", 0, 0))
         while True:
-            ready = self._poll.poll(IDLE_MS if self._later else None)
-            if not ready:
+            if self._poll.poll(self._patience_ms()):
+                if not self._order():
+                    return self._order_of_mine is not None
+            elif not self._go_betweens:
                 self._import_one()
-            for fd, _ in ready:
-                if fd == self._connection.fileno():
-                    if not self._order():
-                        return
-                else:
-                    self._ended(fd)
+            self._reap()
+
+    def _patience_ms(self) -> int | None:
+        if self._go_betweens:
+            return REAPED_WITHIN_MS
+        return IDLE_MS if self._later else None
 
     def _import_one(self) -> None:
         """Nobody asks for a worker just now: import what those to come may need."""
@@ -61,7 +76,17 @@ class Zygote:
         if not self._later:
             gc.freeze()
 
+    def _reap(self) -> None:
+        while self._go_betweens:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            worker_id = self._go_betweens.pop(pid)
+            if status:
+                self._tell(("lost", worker_id, 0, 0))  # it was killed before it could report
+
     def _order(self) -> bool:
+        """Carry out one order. False if there will be no other: the node is gone, or this is the worker by now."""
         try:
             data, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 2)
         except ConnectionResetError:
@@ -69,23 +94,38 @@ class Zygote:
         if not data:
             return False
         config = msgpack.unpackb(data, use_list=False)
-        pid = os.fork()
+        pid = self._fork(config["process_id"])
         if pid == 0:
-            self._become_worker(config, fds)
+            self._go_between(config, fds)
+            return False
         for fd in fds:
             os.close(fd)
-        pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = (pid, config["process_id"])
-        self._poll.register(pidfd, select.POLLIN)
-        self._tell(("started", config["process_id"], pid, 0))
         return True
 
-    def _ended(self, pidfd: int) -> None:
-        pid, worker_id = self._children.pop(pidfd)
-        self._poll.unregister(pidfd)
-        os.close(pidfd)
-        _, status = os.waitpid(pid, 0)
-        self._tell(("ended", worker_id, pid, status))
+    def _fork(self, worker_id: bytes) -> int:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            print(f"actorlib: a worker could not be forked: {error}", file=sys.stderr, flush=True)
+            self._tell(("ended", worker_id, 0, FAILED_STATUS))
+            return -1
+        if pid:
+            self._go_betweens[pid] = worker_id
+        return pid
+
+    def _go_between(self, config: dict[str, Any], fds: list[int]) -> None:
+        """Fork the worker and end, which makes it a child of the node. Only the worker returns from here.
+
+        The report comes before the end: the node knows each of its children before it is one.
+        """
+        worker_id = config["process_id"]
+        pid = self._fork(worker_id)
+        if pid == 0:
+            self._order_of_mine = (config, fds)
+            return
+        if pid > 0:
+            self._tell(("started", worker_id, pid, 0))
+        os._exit(0)
 
     def _tell(self, report: tuple[Any, ...]) -> None:
         try:
@@ -93,38 +133,47 @@ class Zygote:
         except OSError:
             os._exit(0)  # the node is gone
 
-    def _become_worker(self, config: dict[str, Any], fds: list[int]) -> None:
-        code = 1
+    @staticmethod
+    def _wait_for_parent(node_pid: int) -> None:
+        """Until the go-between is gone. Its pidfd tells, once its children have been handed on."""
+        parent = os.getppid()
+        if parent == node_pid:
+            return
         try:
-            die_with_parent(config["zygote_pid"])
-            self._connection.close()
-            for pidfd in self._children:
-                os.close(pidfd)
-            os.dup2(fds[0], 1)
-            os.dup2(fds[1], 2)
-            for fd in fds:
-                os.close(fd)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
-            random.seed()
-            for name in THREAD_VARIABLES:
-                os.environ.pop(name, None)
-            gc.enable()
-            code = self._module.main(config)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            pidfd = os.pidfd_open(parent)
+        except ProcessLookupError:
+            return
+        select.select([pidfd], [], [])
+        os.close(pidfd)
+
+    def become_worker(self) -> int:
+        """Run what was ordered. Gives the process's exit code."""
+        assert self._order_of_mine is not None
+        config, fds = self._order_of_mine
+        self._connection.close()
+        self._wait_for_parent(config["node_pid"])
+        die_with_parent(config["node_pid"])
+        os.dup2(fds[0], 1)
+        os.dup2(fds[1], 2)
+        for fd in fds:
+            os.close(fd)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        random.seed()
+        for name in THREAD_VARIABLES:
+            os.environ.pop(name, None)
+        gc.enable()
+        code: int = self._module.main(config)
+        return code
 
 
 def run_zygote(connection: socket.socket, worker_module: str, parent_pid: int, preload: list[str]) -> None:
-    """Become the zygote. Does not return."""
+    """Become the zygote, and in its forks the workers. Does not return."""
     code = 0
     try:
         gc.disable()  # while modules are imported nothing becomes garbage
         die_with_parent(parent_pid)
+        set_process_name("zygote")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for name in THREAD_VARIABLES:
             os.environ.setdefault(name, "1")
@@ -133,63 +182,188 @@ def run_zygote(connection: socket.socket, worker_module: str, parent_pid: int, p
         zygote = Zygote(connection, worker_module)
         gc.collect()
         gc.freeze()
-        zygote.serve()
+        if zygote.serve():
+            code = zygote.become_worker()
     except BaseException:
         traceback.print_exc()
         code = 1
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
+def main() -> None:
+    """The program of a later zygote, with its orders from ``_spawn_zygote``."""
+    given = json.loads(sys.argv[1])
+    connection = socket.socket(fileno=given["fd"])
+    run_zygote(connection, given["module"], given["parent_pid"], given["preload"])
+
+
 class ZygoteClient:
-    """The node's side: forks the zygote, orders workers, hears of their ends."""
+    """The node's side: keeps a zygote alive, orders workers, hears of their ends.
+
+    Args:
+        worker_module: whose ``main(config)`` a worker runs.
+        preload: modules to import beforehand.
+    """
 
     def __init__(self, worker_module: str, preload: list[str]) -> None:
+        self._worker_module = worker_module
+        self._preload = preload
+        self._epoll = select.epoll()
+        self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # set while reports wait that were taken in
+        self._epoll.register(self._news, select.EPOLLIN)
+        self._reports: deque[tuple[str, bytes, int, int]] = deque()
+        self._backlog: list[tuple[bytes, bytes, tuple[int, int]]] = []
+        self._ordered: dict[bytes, None] = {}
+        self._children: dict[int, tuple[bytes, int]] = {}  # pidfd -> (worker id, pid)
+        self._is_ready = False
+        self._deaths = 0
+        self._socket, self.pid = self._fork_zygote()
+        self._listen()
+
+    def _fork_zygote(self) -> tuple[socket.socket, int]:
+        """The first one, while the node has no thread: what both need is imported once."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent_pid = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
+        pid = os.fork()
+        if pid == 0:
             ours.close()
-            run_zygote(theirs, worker_module, parent_pid, preload)
+            run_zygote(theirs, self._worker_module, parent_pid, self._preload)
         theirs.close()
-        ours.setblocking(False)
-        self._socket = ours
-        self._backlog: list[tuple[bytes, tuple[int, int]]] = []
+        return ours, pid
+
+    def _spawn_zygote(self) -> tuple[socket.socket, int]:
+        """A later one. The node goes on meanwhile; what it orders waits in the socket."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        os.set_inheritable(theirs.fileno(), True)
+        given = {
+            "fd": theirs.fileno(),
+            "module": self._worker_module,
+            "parent_pid": os.getpid(),
+            "preload": self._preload,
+        }
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
+        command = [sys.executable, "-c", code, json.dumps(given)]
+        pid = os.posix_spawn(sys.executable, command, os.environ)
+        theirs.close()
+        return ours, pid
+
+    def _listen(self) -> None:
+        self._is_ready = False
+        self._socket.setblocking(False)
+        self._epoll.register(self._socket, select.EPOLLIN)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._epoll.fileno()
+
+    def family(self) -> set[int]:
+        """The zygote and all that it has forked. Whoever is a child of the node by now is among them."""
+        self._take_in()
+        if self._reports:
+            os.eventfd_write(self._news, 1)
+        return {self.pid, *(pid for _, pid in self._children.values())}
 
     def fork(self, config: dict[str, Any], out_fd: int, err_fd: int) -> None:
         """Order a worker. Its output goes to the two descriptors, which are closed here once sent."""
-        self._backlog.append((msgpack.packb({**config, "zygote_pid": self.pid}), (out_fd, err_fd)))
+        data = msgpack.packb({**config, "node_pid": os.getpid()})
+        self._backlog.append((config["process_id"], data, (out_fd, err_fd)))
         self.flush()
 
-    def flush(self) -> bool:
-        """Send what is ordered; False if the socket is full for now."""
+    def flush(self) -> None:
+        """Send what is ordered, as far as the socket takes it."""
         while self._backlog:
-            data, fds = self._backlog[0]
+            worker_id, data, fds = self._backlog[0]
             try:
                 socket.send_fds(self._socket, [data], list(fds))
-            except BlockingIOError:
-                return False
+            except OSError:
+                return  # it is full for now, or the zygote is gone: then this is for the next one
             self._backlog.pop(0)
+            self._ordered[worker_id] = None
             for fd in fds:
                 os.close(fd)
-        return True
 
     def reports(self, handle: Callable[[str, bytes, int, int], None]) -> bool:
-        """Pass on what the zygote has to say; False if it is gone."""
+        """Pass on who has started, who has ended (with the wait status), and who was lost before it was born.
+
+        False if the zygotes die as soon as they are started: there will be no workers any more.
+        """
+        for fd, _ in self._epoll.poll(0):
+            if fd == self._news:
+                os.eventfd_read(self._news)
+            elif fd in self._children:
+                self._child_ended(fd)
+        self._take_in()
+        self.flush()
+        while self._reports:
+            handle(*self._reports.popleft())
+        return self._deaths < DEATHS_MAX
+
+    def _take_in(self) -> None:
         while True:
             try:
                 data = self._socket.recv(MESSAGE_BYTES_MAX)
             except BlockingIOError:
-                return True
+                return
             except OSError:
-                return False
+                data = b""
             if not data:
-                return False
-            kind, worker_id, pid, status = msgpack.unpackb(data, use_list=False)
-            handle(kind, worker_id, pid, status)
+                if self._deaths < DEATHS_MAX:
+                    self._replace_zygote()
+                return
+            self._reported(*msgpack.unpackb(data, use_list=False))
+
+    def _reported(self, kind: str, worker_id: bytes, pid: int, status: int) -> None:
+        if kind == "ready":
+            self._is_ready = True
+            return
+        self._ordered.pop(worker_id, None)
+        if kind == "started":
+            self._deaths = 0
+            pidfd = os.pidfd_open(pid)
+            self._children[pidfd] = (worker_id, pid)
+            self._epoll.register(pidfd, select.EPOLLIN)
+        self._reports.append((kind, worker_id, pid, status))
+
+    def _child_ended(self, pidfd: int) -> None:
+        worker_id, pid = self._children[pidfd]
+        try:
+            _, status = os.waitpid(pid, 0)
+        except ChildProcessError:
+            return  # its go-between is about to end; then it is ours
+        self._forget(pidfd)
+        self._reports.append(("ended", worker_id, pid, status))
+
+    def _forget(self, pidfd: int) -> None:
+        del self._children[pidfd]
+        self._epoll.unregister(pidfd)
+        os.close(pidfd)
+
+    def _replace_zygote(self) -> None:
+        """The zygote is gone, and so is what it was about to fork. Its workers live on."""
+        self._deaths = self._deaths + 1 if self._ordered or not self._is_ready else 0
+        self._epoll.unregister(self._socket)
+        self._socket.close()
+        os.waitpid(self.pid, 0)
+        self._reports.extend(("lost", worker_id, 0, 0) for worker_id in self._ordered)
+        self._ordered.clear()
+        if self._deaths < DEATHS_MAX:
+            self._socket, self.pid = self._spawn_zygote()
+            self._listen()
 
     def close(self) -> None:
+        """End the zygote and all that it has forked."""
         self._socket.close()
+        for _, pid in self._children.values():
+            os.kill(pid, signal.SIGKILL)
+        if self._deaths < DEATHS_MAX:
+            os.waitpid(self.pid, 0)
+        for pidfd, (_, pid) in list(self._children.items()):
+            os.waitpid(pid, 0)
+            self._forget(pidfd)
+        for _, _, fds in self._backlog:
+            for fd in fds:
+                os.close(fd)
+        self._epoll.close()
+        os.close(self._news)

@@ -10,10 +10,11 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def _prctl(option: int, argument: int) -> None:
+def _prctl(option: int, argument: int | bytes) -> None:
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -31,6 +32,20 @@ def die_with_parent(parent_pid: int) -> None:
 def become_subreaper() -> None:
     """Orphans below this process become its children, so that none escapes."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_process_name(kind: str) -> None:
+    """What ``ps`` shows: a fork would go by its parent's name. At most six letters."""
+    _prctl(PR_SET_NAME, f"actorlib:{kind}".encode())
+
+
+def process_name(pid: int) -> str:
+    """What was set by ``set_process_name``, with its "actorlib:" before; "" if it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm") as source:
+            return source.read().strip()
+    except OSError:
+        return ""
 
 
 def raise_fd_limit() -> None:

@@ -88,7 +88,7 @@ class ClusterNode(Node):
         super()._install_handlers()
         self.service.inbox = self.credentials.inbox
         if self.keeper is not None:
-            self.service.spared.add(self.keeper.zygote_pid)
+            self.service.zygotes.append(self.keeper.zygote)
         self.loop.handlers[messages.KeysAllowed] = self._on_keys
         self.loop.handlers[messages.NodeRegistered] = self._on_registered
         self.loop.handlers[messages.KeysChanged] = lambda _, __: None

@@ -37,7 +37,7 @@ class GcsKeeper:
         give_up: Callable[[str], None],
     ) -> None:
         self._loop = loop
-        self._zygote = zygote
+        self.zygote = zygote
         self._config = config
         self._log_path = log_path
         self._give_up = give_up
@@ -51,25 +51,27 @@ class GcsKeeper:
     def _fork(self) -> None:
         self.boots += 1
         log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._zygote.fork({**self._config, "boot": self.boots}, log, os.dup(log))
+        self.zygote.fork({**self._config, "boot": self.boots}, log, os.dup(log))
 
     def served(self) -> None:
         """It has answered: what killed it before does not count any more."""
         self._deaths = 0
 
     def _on_zygote(self) -> None:
-        self._zygote.flush()
-        if not self._zygote.reports(self._on_report) and not self._closing:
-            self._loop.remove_reader(self._zygote.fileno())
-            self._give_up("the keeper of the GCS died, so the GCS can't be started any more")
+        if not self.zygote.reports(self._on_report) and not self._closing:
+            self._loop.remove_reader(self.zygote.fileno())
+            self._give_up("the zygotes of the GCS die as soon as they are started, so it can't be started any more")
 
     def _on_report(self, kind: str, _: bytes, os_pid: int, status: int) -> None:
         if kind == "started":
             self.os_pid = os_pid
             return
-        self._deaths += 1
         if self._closing:
             return
+        if kind == "lost":  # with its zygote, before it was born
+            self._fork()
+            return
+        self._deaths += 1
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 1 and self._deaths == self.boots:
             self._give_up(f"the GCS could not be started: {self.last_words()}")
         elif self._deaths >= DEATHS_MAX:
@@ -83,15 +85,7 @@ class GcsKeeper:
             lines = source.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
-    @property
-    def zygote_pid(self) -> int:
-        return self._zygote.pid
-
     def close(self) -> None:
-        """After the loop is closed: end the GCS. The kernel does, when its parent has gone."""
+        """After the loop is closed: end the GCS."""
         self._closing = True
-        self._zygote.close()
-        try:
-            os.waitpid(self._zygote.pid, 0)
-        except ChildProcessError:
-            return  # it had died before, and was reaped with the orphans
+        self.zygote.close()

@@ -19,6 +19,7 @@ from actorlib.transport.drivers.access import Access
 from actorlib.transport.drivers.credentials import Credentials
 from actorlib.transport.drivers.keys import AccessError
 from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.drivers.processes import set_process_name
 from actorlib.transport.ids import JobId, NodeId, ProcessId
 from actorlib.transport.link import Address, Link
 
@@ -139,6 +140,7 @@ class GcsProcess:
 
 def main(config: dict[str, Any]) -> int:
     """A fresh fork of the keeper becomes the GCS. Gives the process's exit code; the reason is its last line."""
+    set_process_name("gcs")
     gc.disable()  # everybody waits for the tables; what they hold stays, so the collector need not look at it again
     try:
         process = GcsProcess(config)

@@ -200,6 +200,7 @@ def _serve(settings: dict[str, Any], session_dir: str) -> None:
     from actorlib.transport.drivers import processes
 
     processes.become_subreaper()
+    processes.set_process_name("node")
     processes.raise_fd_limit()
     sys.path[:0] = [path for path in settings["sys_path"] if path not in sys.path]
     node: Node

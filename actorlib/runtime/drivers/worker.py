@@ -29,6 +29,7 @@ from actorlib.runtime.drivers.surroundings import Surroundings
 from actorlib.runtime.mailbox import Item, Mailbox
 from actorlib.runtime.task import Task, TaskState
 from actorlib.transport import limits, messages
+from actorlib.transport.drivers.processes import set_process_name
 from actorlib.transport.ids import JobId, ObjectId, ProcessId, TaskId
 from actorlib.transport.link import Address, Link, Timer
 from actorlib.transport.messages import ActorSpec, ResultStatus
@@ -570,6 +571,7 @@ def prepare() -> None:
 def main(config: dict[str, Any]) -> int:
     """A fresh fork of the zygote becomes a worker. Gives the process's exit code."""
     faulthandler.enable()
+    set_process_name("worker")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
