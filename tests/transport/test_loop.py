@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 
@@ -88,6 +89,46 @@ def test_the_helper_serves_while_nobody_drives(loops):
     while len(got) < 10 and time.monotonic() < deadline:
         time.sleep(0.001)
     assert len(got) == 10
+
+
+def test_what_arrives_while_a_timer_sends_is_seen(loops):
+    """A timer's send, as of an acknowledgement, takes the signal of an answer that came since the sockets were read."""
+    server = loops({messages.DebugPing: echo})
+    got = []
+    client = loops({messages.DebugPong: lambda _, message: got.append(message.request_id)}, helper=False)
+    ask(client, server.address, 1)
+    assert client.drive(lambda: got == [0], 10)
+    link = client.link(server.address)
+    slept_beside_it = []
+
+    def block(patience_s):
+        slept_beside_it.append(client._is_readable())
+
+    def ask_and_swallow_the_signal():
+        link.send(messages.DebugPing(1, b""))
+        client._flush()
+        assert select.select([client._outbox_fd], [], [], 10)[0], "no answer"
+        deadline = time.monotonic() + 10
+        while select.select([client._outbox_fd], [], [], 0.001)[0]:  # libzmq looks at its signals now and then
+            client._send_frames(link, [link.session.acknowledgement()])
+            assert time.monotonic() < deadline
+        client._block = block
+
+    client.call_later(0.0, ask_and_swallow_the_signal)
+    assert client.drive(lambda: got == [0, 1], 20)
+    assert not any(slept_beside_it), "it would have slept beside the answer"
+
+
+def test_a_helper_that_wakes_up_leaves_the_call_to_whoever_drives(loops):
+    """Both sleep for the same descriptors; the one that can't take the loop must not take the signal either."""
+    loop = loops({}, helper=False)
+    assert loop.run(lambda: True)  # the sockets' own first signals are gone
+    os.eventfd_write(loop._wake_fd, 1)
+    loop._sleep_unheld()  # as the helper does: it wakes up, and finds that somebody else has the loop
+    driver = threading.Thread(target=lambda: loop._block(20.0))
+    driver.start()
+    driver.join(10)
+    assert not driver.is_alive(), "the call to wake up was lost"
 
 
 def test_timers_fire_in_order_and_can_be_cancelled(loops):

@@ -105,6 +105,7 @@ class Loop(LinkLayer):
         self._outbox_fd: int = self._sockets.outbox.FD
         for fd in (self._wake_fd, self._inbox_fd, self._outbox_fd):
             self._epoll.register(fd, select.EPOLLIN)
+        self._touched = False  # something was sent, dialled or let go since the sockets were last looked at
         self._parked = False
         self._unpark = threading.Event()
         self._turn_began = 0.0  # kept in debug mode only
@@ -117,9 +118,11 @@ class Loop(LinkLayer):
     # -- sockets -------------------------------------------------------------------------------------------------------
     def _connect(self, link: SocketLink) -> None:
         endpoint, server_key = way_to(link.peer, self.address)
+        self._touched = True
         self._sockets.connect(link.name, endpoint, server_key)
 
     def _disconnect(self, link: SocketLink) -> None:
+        self._touched = True
         self._sockets.disconnect(way_to(link.peer, self.address)[0])
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
@@ -306,15 +309,16 @@ class Loop(LinkLayer):
         """Posted work, messages, timers, and what is to be sent for it. True if there was anything.
 
         Sending and dialling swallow the signal of what has arrived meanwhile, so the last round of a turn is one in
-        which the sockets were found empty and were not touched after that.
+        which the sockets were found empty and were not touched after that: not by a timer either.
         """
         busy = self._run_posted()
         for _ in range(ROUNDS_MAX):
+            self._touched = False
             received = self._receive()
             if self._timers or self._session_sweep_at:
                 self._run_timers()
             worked = self._run_posted() if self._posted else False
-            if not self._flush() and not received and not worked:
+            if not self._flush() and not received and not worked and not self._touched:
                 return busy
             busy = True
         self._posted.append((_call, _nothing))  # more has come meanwhile; let others see it in the next turn
@@ -334,6 +338,7 @@ class Loop(LinkLayer):
                 continue
             self._owner = threading.get_ident()
             try:
+                self._clear_wake()
                 busy = not self._closing and self._turn()
             finally:
                 self._leave()
@@ -354,12 +359,11 @@ class Loop(LinkLayer):
         self._parked = False
 
     def _sleep_unheld(self) -> None:
+        """Sleep until something happens, and leave it there: whoever holds the loop by then may sleep for the same."""
         self._sleepers += 1
         try:
             if not self._posted and not self._closing and not self._lock.locked():
                 events = self._epoll.poll(self._patience(time.monotonic(), None))
-                if any(fd == self._wake_fd for fd, _ in events):
-                    self._clear_wake()
                 readers = [fd for fd, _ in events if fd in self._readers]
                 if readers:
                     self._posted.append((self._run_readers, readers))
@@ -421,6 +425,7 @@ class Loop(LinkLayer):
 
     def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
         socket = self._sockets.outbox if link.dialled else self._sockets.inbox
+        self._touched = True
         try:
             large = len(frames) > 1 and any(len(frame) >= limits.frame_bytes_copied_max for frame in frames)
             socket.send_multipart([link.name, *frames], NOBLOCK, copy=not large)
