@@ -9,6 +9,7 @@ Where namespaces can't be made, ``LoopbackHosts`` has the same nodes on 127.0.0.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -133,27 +134,38 @@ class Host:
         except psutil.NoSuchProcess:
             return []
 
-    def freeze(self) -> None:
+    def signal_all(self, number: signal.Signals) -> None:
         for process in self.processes():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended since it was listed
+                process.send_signal(number)
+
+    def freeze(self) -> None:
+        self.signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        for process in self.processes():
-            process.resume()
+        self.signal_all(signal.SIGCONT)
 
     def close(self) -> None:
-        if self.node is not None:
-            self.thaw()
-            self.node.terminate()
-            try:
-                self.node.wait(30)
-            except subprocess.TimeoutExpired:
-                self.node.kill()
-                self.node.wait()
-            assert self.node.stdout is not None
-            self.node.stdout.close()
-        if self.namespaces is not None:
-            self.namespaces.close()
+        try:
+            if self.node is not None:
+                self._end_node(self.node)
+        finally:
+            if self.namespaces is not None:
+                self.namespaces.close()
+
+    def _end_node(self, node: subprocess.Popen[bytes]) -> None:
+        family = self.processes()
+        self.thaw()
+        node.terminate()
+        try:
+            node.wait(30)
+        except subprocess.TimeoutExpired:
+            node.kill()
+            node.wait()
+        finally:
+            assert node.stdout is not None
+            node.stdout.close()
+        psutil.wait_procs(family, 10)  # what outlives its node looks whether that still lives; it ends then
 
 
 class Hosts:
@@ -246,10 +258,15 @@ class Hosts:
         host.namespaces.power_off()
 
     def close(self) -> None:
-        for driver in self._drivers:
-            driver.close()
-        for host in reversed(self.hosts):
-            host.close()
+        """End everything; what one of them says at its end does not keep the others."""
+        with contextlib.ExitStack() as all_of_it:
+            all_of_it.callback(self._close_switch)
+            for host in self.hosts:
+                all_of_it.callback(host.close)
+            for driver in self._drivers:
+                all_of_it.callback(driver.close)
+
+    def _close_switch(self) -> None:
         self.switch.close()
 
 
@@ -259,6 +276,9 @@ class LoopbackHosts(Hosts):
     are_real = False
 
     def _make_switch(self) -> None:
+        return
+
+    def _close_switch(self) -> None:
         return
 
     def _make_host(self, name: str) -> Host:
@@ -283,14 +303,7 @@ class LoopbackHosts(Hosts):
         return
 
     def power_off(self, host: Host) -> None:
-        for process in host.processes():
-            process.kill()
-
-    def close(self) -> None:
-        for driver in self._drivers:
-            driver.close()
-        for host in reversed(self.hosts):
-            host.close()
+        host.signal_all(signal.SIGKILL)
 
 
 class Driver:

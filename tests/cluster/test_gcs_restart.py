@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import actorlib
@@ -112,7 +113,9 @@ def test_an_actor_whose_node_died_meanwhile_is_restarted_elsewhere(machines):
         actorlib.kill(actorlib.get_actor("kept"))
     stopped = stop_gcs(machines)
     machines.others.remove(there)
+    with_it = psutil.Process(there.pid).children(recursive=True)
     there.kill()
+    psutil.wait_procs(with_it, 30)  # until its worker sees that, it would go on answering
     os.kill(stopped, signal.SIGKILL)
     where = actorlib.get(keeper.node.options(max_task_retries=-1).remote(), timeout=60)
     assert where == machines.head.address.node_id.hex()
