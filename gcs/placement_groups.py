@@ -1,7 +1,8 @@
 """Placement groups: bundles of resources that are had all together or not at all.
 
 Two phases: every node sets its bundles aside (prepare); when all have, they are told to keep them (commit), else all
-give them back and it is tried again. A group whose node is lost is RESCHEDULING: its lost bundles are placed anew.
+give them back and it is tried again. A group whose node is lost is RESCHEDULING: its lost bundles are placed anew, in
+the same two phases. The others stay where they are, and what runs in them goes on.
 """
 
 from __future__ import annotations
@@ -13,23 +14,39 @@ from actorlib.gcs.journal import Port
 from actorlib.transport import codec, messages
 from actorlib.transport.ids import GroupId, JobId, NodeId
 from actorlib.transport.link import Link
-from actorlib.transport.messages import GroupCreate, GroupView, NodeView
+from actorlib.transport.messages import GroupCreate, GroupView, NodeView, bundle_node
 
 TABLE = "groups"
 RETRY_S = 0.2
 
+NOWHERE = NodeId(b"")
+
 Place = Callable[
-    [Sequence[dict[str, int]], str, Sequence[NodeView], Sequence[dict[str, str]]], "tuple[NodeId, ...] | str"
+    [Sequence[dict[str, int]], str, Sequence[NodeView], Sequence[dict[str, str]], Sequence[NodeId]],
+    "tuple[NodeId, ...] | str",
 ]
+"""Bundles, strategy, nodes, label selectors, and where bundles lie already: a node for each, or why there is none."""
 
 
 class Group:
-    __slots__ = ("answers", "attempt", "created_by", "nodes", "phase", "reason", "spec", "state", "subscribers")
+    __slots__ = (
+        "answers",
+        "attempt",
+        "created_by",
+        "nodes",
+        "phase",
+        "reason",
+        "spec",
+        "state",
+        "subscribers",
+        "tried",
+    )
 
     def __init__(self, spec: GroupCreate) -> None:
         self.spec = spec
         self.state = "PENDING"
-        self.nodes: tuple[NodeId, ...] = ()
+        self.nodes: tuple[NodeId, ...] = (NOWHERE,) * len(spec.bundles)
+        self.tried: dict[int, NodeId] = {}  # where those that lie nowhere are to go, while nodes are asked
         self.reason = "waiting to be placed"
         self.attempt = 0
         self.phase = ""  # "prepare", "commit" while nodes are asked
@@ -38,10 +55,13 @@ class Group:
 
     def view(self) -> GroupView:
         spec = self.spec
-        nodes = self.nodes if self.state == "CREATED" else (NodeId(b""),) * len(spec.bundles)
         return GroupView(
-            spec.group_id, spec.name, spec.namespace, spec.strategy, self.state, spec.bundles, nodes, self.reason
+            spec.group_id, spec.name, spec.namespace, spec.strategy, self.state, spec.bundles, self.nodes, self.reason
         )
+
+    def on(self, node_id: NodeId) -> list[int]:
+        """The bundles that lie there."""
+        return [index for index, where in enumerate(self.nodes) if where == node_id]
 
 
 class PlacementGroups:
@@ -62,7 +82,8 @@ class PlacementGroups:
         spec, *placed = codec.decode_batch(value)
         group = Group(spec)
         if placed:
-            group.state, group.nodes, group.reason = "CREATED", placed[0].group.nodes, ""
+            view = placed[0].group
+            group.state, group.nodes, group.reason = view.state, view.nodes, view.reason
         self.groups[spec.group_id] = group
         if spec.name:
             self.names[spec.namespace, spec.name] = spec.group_id
@@ -85,7 +106,7 @@ class PlacementGroups:
     def _persist(self, group: Group) -> None:
         """With its places, once it has them: its bundles stay where they are when the GCS begins anew."""
         record: list[tuple[Any, ...]] = [group.spec]
-        if group.state == "CREATED":
+        if group.state != "PENDING":
             record.append(messages.GroupUpdate(group.view()))
         self._port.persist(TABLE, group.spec.group_id, codec.encode_batch(record)[0])
 
@@ -107,29 +128,31 @@ class PlacementGroups:
 
     def _try(self, group: Group) -> None:
         spec = group.spec
-        placed = self._place(spec.bundles, spec.strategy, self._nodes(), spec.label_selectors)
+        placed = self._place(spec.bundles, spec.strategy, self._nodes(), spec.label_selectors, group.nodes)
         if isinstance(placed, str):
             if group.reason != placed:
                 group.reason = placed
                 self._publish(group)
             return
-        group.nodes = placed
+        group.tried = {index: placed[index] for index in group.on(NOWHERE)}
         group.attempt += 1
         self._ask(group, "prepare")
 
-    def _by_node(self, group: Group) -> dict[NodeId, list[tuple[int, dict[str, int]]]]:
-        by_node: dict[NodeId, list[tuple[int, dict[str, int]]]] = {}
-        for index, (node_id, bundle) in enumerate(zip(group.nodes, group.spec.bundles, strict=True)):
-            by_node.setdefault(node_id, []).append((index, bundle))
+    @staticmethod
+    def _by_node(tried: dict[int, NodeId]) -> dict[NodeId, list[int]]:
+        by_node: dict[NodeId, list[int]] = {}
+        for index, node_id in tried.items():
+            by_node.setdefault(node_id, []).append(index)
         return by_node
 
     def _ask(self, group: Group, phase: str) -> None:
         group.phase = phase
         group.answers = {}
-        for node_id, bundles in self._by_node(group).items():
+        for node_id, indexes in self._by_node(group.tried).items():
             message: Any
             if phase == "prepare":
-                message = messages.PrepareBundles(0, group.spec.group_id, group.attempt, tuple(bundles))
+                bundles = tuple((index, group.spec.bundles[index]) for index in indexes)
+                message = messages.PrepareBundles(0, group.spec.group_id, group.attempt, bundles)
             else:
                 message = messages.CommitBundles(0, group.spec.group_id, group.attempt)
             if not self._port.to_node(node_id, message):
@@ -144,12 +167,13 @@ class PlacementGroups:
             self._give_up(group, message.reason)
             return
         group.answers[link.peer.node_id] = True
-        if len(group.answers) < len(set(group.nodes)):
+        if len(group.answers) < len(set(group.tried.values())):
             return
         if group.phase == "prepare":
             self._ask(group, "commit")
             return
-        group.phase = ""
+        group.nodes = tuple(group.tried.get(index, node_id) for index, node_id in enumerate(group.nodes))
+        group.tried, group.phase = {}, ""
         group.state = "CREATED"
         group.reason = ""
         self._persist(group)
@@ -157,22 +181,24 @@ class PlacementGroups:
         self._on_changed()
 
     def _give_up(self, group: Group, reason: str) -> None:
-        """Some node could not: all give back, and it is tried again."""
-        group.phase = ""
+        """Some node could not: all that were asked give back, and it is tried again."""
         group.reason = f"could not be placed: {reason}"
-        self._release(group)
+        self._stop_trying(group)
         self._retry_later()
 
-    def _release(self, group: Group) -> None:
-        for node_id in dict.fromkeys(group.nodes):
-            self._port.to_node(node_id, messages.ReleaseBundles(0, group.spec.group_id))
-        group.nodes = ()
+    def _stop_trying(self, group: Group) -> None:
+        tried, group.tried, group.phase = group.tried, {}, ""
+        for node_id, indexes in self._by_node(tried).items():
+            self._port.to_node(node_id, messages.ReleaseBundles(0, group.spec.group_id, tuple(indexes)))
 
     # -- ending --------------------------------------------------------------------------------------------------------
     def remove(self, link: Link | None, message: messages.GroupRemove) -> None:
         group = self.groups.pop(message.group_id, None)
         if group is not None:
-            self._release(group)
+            for node_id in dict.fromkeys([*group.nodes, *group.tried.values()]):
+                if node_id != NOWHERE:
+                    self._port.to_node(node_id, messages.ReleaseBundles(0, message.group_id, ()))
+            group.nodes, group.tried = (NOWHERE,) * len(group.nodes), {}
             group.state, group.reason, group.phase = "REMOVED", "removed", ""
             self._port.persist(TABLE, message.group_id, None)
             if group.spec.name:
@@ -189,43 +215,44 @@ class PlacementGroups:
 
     def node_lost(self, node_id: NodeId) -> None:
         for group in self.groups.values():
-            if node_id in group.nodes:
-                self._reschedule(group, "a node with its bundles was lost")
+            if node_id in group.tried.values():
+                self._give_up(group, "a node was lost")
+            self._lose(group, group.on(node_id), "a node with its bundles was lost")
         self._retry_later()
 
-    def _reschedule(self, group: Group, reason: str) -> None:
-        self._release(group)
-        group.state, group.reason, group.phase = "RESCHEDULING", reason, ""
-        self._persist(group)
-        self._publish(group)
+    def _lose(self, group: Group, indexes: list[int], reason: str) -> None:
+        """These bundles lie nowhere any more. The others stay, and so does what runs in them."""
+        if indexes:
+            self._stop_trying(group)  # with those that are lost now there is a better place for all, perhaps
+            group.nodes = tuple(NOWHERE if index in indexes else where for index, where in enumerate(group.nodes))
+            group.state, group.reason = "RESCHEDULING", reason
+            self._persist(group)
+            self._publish(group)
+            self._retry_later()
 
     def homes(self) -> dict[NodeId, None]:
         """The nodes that bundles lie on."""
-        return {node_id: None for group in self.groups.values() for node_id in group.nodes}
+        return {where: None for group in self.groups.values() for where in group.nodes if where != NOWHERE}
 
-    def reconcile(self, link: Link, node_id: NodeId, held: tuple[GroupId, ...]) -> None:
-        """A node says whose bundles it holds: those that are not known to lie there are given back."""
-        for group_id in held:
-            group = self.groups.get(group_id)
-            if group is None or node_id not in group.nodes:
-                self._port.send(link, messages.ReleaseBundles(0, group_id))
+    def reconcile(self, link: Link, node_id: NodeId, held: tuple[tuple[GroupId, tuple[int, ...]], ...]) -> None:
+        """A node says which bundles it holds: those that are not known to lie there are given back."""
+        holds = dict(held)
         for group in self.groups.values():
-            if node_id in group.nodes and group.spec.group_id not in held:
-                if group.phase:
-                    self._give_up(group, "a node and the GCS could not talk")
-                elif group.state == "CREATED":
-                    self._reschedule(group, "a node has let go of its bundles")
-                    self._retry_later()
+            if node_id in group.tried.values():
+                self._give_up(group, "a node and the GCS could not talk")
+            kept = holds.get(group.spec.group_id, ())
+            self._lose(group, [i for i in group.on(node_id) if i not in kept], "a node has let go of its bundles")
+        for group_id, indexes in held:
+            known = self.groups.get(group_id)
+            strange = indexes if known is None else tuple(i for i in indexes if known.nodes[i] != node_id)
+            if strange:
+                self._port.send(link, messages.ReleaseBundles(0, group_id, () if known is None else strange))
 
     # -- asking --------------------------------------------------------------------------------------------------------
     def bundle_node(self, group_id: GroupId, index: int) -> NodeId | str | None:
-        """The node of a bundle (-1: of the first); a reason if it isn't placed; None if there is no such group."""
+        """The node of a bundle (-1: of any); a reason if it isn't placed; None if there is no such group."""
         group = self.groups.get(group_id)
-        if group is None:
-            return None
-        if group.state != "CREATED":
-            return f"its placement group is {group.state}: {group.reason}"
-        return group.nodes[index if 0 <= index < len(group.nodes) else 0]
+        return None if group is None else bundle_node(group.view(), index)
 
     def subscribe(self, link: Link, message: messages.GroupSubscribe) -> None:
         group = self.groups.get(message.group_id)
@@ -253,4 +280,7 @@ class PlacementGroups:
 
     def check(self) -> None:
         for group in self.groups.values():
-            assert group.state != "CREATED" or len(group.nodes) == len(group.spec.bundles), "created but not placed"
+            assert len(group.nodes) == len(group.spec.bundles), "a place for each bundle, or nowhere"
+            assert (group.state == "CREATED") == (NOWHERE not in group.nodes), "created but not placed, or the reverse"
+            assert group.phase or not group.tried, "bundles on their way, and nobody is asked"
+            assert all(group.nodes[index] == NOWHERE for index in group.tried), "a bundle is placed that has a place"

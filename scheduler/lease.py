@@ -432,13 +432,17 @@ class LeaseTable:
         self.bundles.pop((group_id, index), None)
         self.pool.release(bundle_holder(group_id, index))
 
-    def release_bundles(self, now: float, group_id: GroupId) -> list[Request]:
-        """Give a group's bundles back. Gives the leases in them: their workers must go. Who has none yet asks anew."""
-        pools = [pool for (group, _), pool in self.bundles.items() if group == group_id]
+    def release_bundles(self, now: float, group_id: GroupId, indexes: Sequence[int] = ()) -> list[Request]:
+        """Give a group's bundles back, or some of them.
+
+        Gives the leases in them: their workers must go. Who has no worker yet asks anew.
+        """
+        keys = [key for key in self.bundles if key[0] == group_id and (not indexes or key[1] in indexes)]
+        pools = [self.bundles[key] for key in keys]
         inside = [lease for lease in self.leases.values() if lease.pool in pools]
         for lease in inside:
             self._drop(lease)
-        for group, index in [key for key in self.bundles if key[0] == group_id]:
+        for group, index in keys:
             self._release_bundle(group, index)
         for _, request in list(self._waiting):
             if request.message.strategy[:2] == ("group", group_id) and self._port.group_node(group_id, -1) is None:

@@ -16,16 +16,24 @@ def place_bundles(
     strategy: str,
     nodes: Sequence[NodeView],
     label_selectors: Sequence[dict[str, str]] = (),
+    held: Sequence[NodeId] = (),
 ) -> tuple[NodeId, ...] | str:
-    """A node for each bundle, or the reason why there is none now."""
+    """A node for each bundle, or the reason why there is none now.
+
+    Args:
+        held: Where bundles lie already, in the order of ``bundles``; ``b""`` for those that lie nowhere. They stay.
+    """
     selectors = list(label_selectors) or [{}] * len(bundles)
+    stay = {index: node for index, node in enumerate(held) if node}
     free = {view.address.node_id: dict(view.available) for view in nodes if view.alive}
-    placed = _place(bundles, strategy, nodes, selectors, free)
+    placed = _place(bundles, strategy, nodes, selectors, free, stay)
     if placed is not None:
         return placed
     total = {view.address.node_id: dict(view.total) for view in nodes if view.alive}
-    asked = " + ".join(f"[{show(bundle)}]" for bundle in bundles)
-    if _place(bundles, strategy, nodes, selectors, total) is None:
+    for index, node in stay.items():
+        _take(total.get(node, {}), bundles[index])
+    asked = " + ".join(f"[{show(bundle)}]" for index, bundle in enumerate(bundles) if index not in stay)
+    if _place(bundles, strategy, nodes, selectors, total, stay) is None:
         have = "; ".join(f"{node.hex()[:8]} has {show(amounts)}" for node, amounts in total.items())
         where = have or "there is no node"
         return f"{messages.INFEASIBLE}{strategy} {asked} can't be placed even on empty nodes: {where}"
@@ -39,21 +47,30 @@ def _place(
     nodes: Sequence[NodeView],
     selectors: Sequence[dict[str, str]],
     free: dict[NodeId, Resources],
+    stay: dict[int, NodeId],
 ) -> tuple[NodeId, ...] | None:
     left = {node: dict(amounts) for node, amounts in free.items()}
     labels = {view.address.node_id: view.labels for view in nodes}
-    if strategy == "STRICT_PACK":
+    if strategy == "STRICT_PACK" and not stay:
         return _all_on_one(bundles, selectors, left, labels)
+    if strategy == "STRICT_PACK":
+        left = {node: room for node, room in left.items() if node in stay.values()}
+    if strategy == "STRICT_SPREAD":
+        left = {node: room for node, room in left.items() if node not in stay.values()}
     places = [
-        [node for node, room in left.items() if fits(bundle, room) and matches_labels(labels[node], selector)]
-        for bundle, selector in zip(bundles, selectors, strict=True)
+        [stay[index]]
+        if index in stay
+        else [node for node, room in left.items() if fits(bundle, room) and matches_labels(labels[node], selector)]
+        for index, (bundle, selector) in enumerate(zip(bundles, selectors, strict=True))
     ]
     # The hardest bundles first: they have the fewest places to go.
     order = sorted(range(len(bundles)), key=lambda index: (len(places[index]), -sum(bundles[index].values())))
     if strategy == "STRICT_SPREAD":
         return _each_on_its_own(places, order)
-    chosen: dict[int, NodeId] = {}
+    chosen = dict(stay)
     for index in order:
+        if index in stay:
+            continue
         allowed = [
             node
             for node, room in left.items()
@@ -63,9 +80,13 @@ def _place(
         if node is None:
             return None
         chosen[index] = node
-        for name, amount in bundles[index].items():
-            left[node][name] = left[node].get(name, 0) - amount
+        _take(left[node], bundles[index])
     return tuple(chosen[index] for index in range(len(bundles)))
+
+
+def _take(room: Resources, bundle: Resources) -> None:
+    for name, amount in bundle.items():
+        room[name] = room.get(name, 0) - amount
 
 
 def _pick(strategy: str, allowed: list[NodeId], used: list[NodeId]) -> NodeId | None:

@@ -646,7 +646,7 @@ class Holdings(NamedTuple):
 
     actors: tuple[Hosted, ...]
     processes: tuple[ProcessId, ...]  # its workers and drivers
-    groups: tuple[GroupId, ...]  # that have bundles there
+    groups: tuple[tuple[GroupId, tuple[int, ...]], ...]  # that have bundles there, and which
 
 
 NO_HOLDINGS = Holdings((), (), ())
@@ -1012,6 +1012,13 @@ class GroupView(NamedTuple):
     reason: str
 
 
+def bundle_node(view: GroupView, index: int) -> NodeId | str:
+    """Where a group's bundle lies (-1: any that lies somewhere), or the reason why it lies nowhere."""
+    indexes = (index,) if 0 <= index < len(view.nodes) else range(len(view.nodes))
+    reason = f"its placement group is {view.state}: {view.reason}"
+    return next((view.nodes[index] for index in indexes if view.nodes[index]), reason)
+
+
 class GroupTable(NamedTuple):
     request_id: int
     groups: tuple[GroupView, ...]
@@ -1053,6 +1060,7 @@ class ReleaseBundles(NamedTuple):
 
     request_id: int
     group_id: GroupId
+    bundles: tuple[int, ...]  # none: all of them, since the group was removed
 
 
 class TaskEvents(NamedTuple):

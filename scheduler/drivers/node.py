@@ -190,8 +190,10 @@ class NodeService(Member):
             messages.Hosted(actor_id, incarnation, hosting.lives_at)
             for (actor_id, incarnation), hosting in self._hosted.items()
         )
-        groups = dict.fromkeys(group_id for group_id, _ in self.leases.bundles)
-        return messages.Holdings(actors, (*self.workers.workers, *self._drivers), tuple(groups))
+        groups: dict[GroupId, tuple[int, ...]] = {}
+        for group_id, index in self.leases.bundles:
+            groups[group_id] = (*groups.get(group_id, ()), index)
+        return messages.Holdings(actors, (*self.workers.workers, *self._drivers), tuple(groups.items()))
 
     # -- processes that come -------------------------------------------------------------------------------------------
     def _on_hello(self, link: Link, message: messages.Hello) -> None:
@@ -506,9 +508,7 @@ class NodeService(Member):
             return "waiting to hear where its placement group is"
         if view.state == "REMOVED":
             return None
-        if view.state != "CREATED":
-            return f"its placement group is {view.state}: {view.reason}"
-        return view.nodes[index if 0 <= index < len(view.nodes) else 0]
+        return messages.bundle_node(view, index)
 
     def subscribe_again(self) -> None:
         for group_id in self._groups:
@@ -622,12 +622,13 @@ class NodeService(Member):
 
     def _on_release(self, _: Link, message: messages.ReleaseBundles) -> None:
         view = self._groups.get(message.group_id)
-        if view is not None:
+        if view is not None and not message.bundles:
             self._groups[message.group_id] = view._replace(state="REMOVED")
-        for lease in self.leases.release_bundles(self._now(), message.group_id):
+        reason = "its bundle was taken back" if message.bundles else "its placement group was removed"
+        for lease in self.leases.release_bundles(self._now(), message.group_id, message.bundles):
             if lease.worker is not None:
                 self._revoked[lease.worker] = lease
-                self._kill(lease.worker, "its placement group was removed")
+                self._kill(lease.worker, reason)
         self._changed()
 
     # -- the end of jobs and of the node -------------------------------------------------------------------------------

@@ -61,6 +61,11 @@ class World:
         del self.port.nodes[self.make.node_id(node)]
         self.table.node_lost(self.make.node_id(node))
 
+    def fill(self, *nodes):
+        """One CPU of each is taken, as by a bundle that lies there."""
+        for node in nodes:
+            assert self.pools[self.make.node_id(node)].take(b"bundle", {"CPU": CPU})
+
     def subscriber(self, group="group"):
         link = self.make.link("reader")
         self.table.subscribe(link, m.GroupSubscribe(self.make.id(group)))
@@ -74,6 +79,11 @@ class World:
 def world(make, port):
     """Nodes a and b with one CPU each, c with two."""
     return World(make, port, {"a": 1, "b": 1, "c": 2})
+
+
+def release(make, *bundles):
+    """Of these, or (none) of all since the group was removed."""
+    return m.ReleaseBundles(0, make.id("group"), bundles)
 
 
 def prepare(make, *bundles, attempt=1):
@@ -137,8 +147,7 @@ def test_a_refused_prepare_gives_all_bundles_back_and_it_is_tried_again_later(wo
     world.orders()
     world.answer("a")
     world.answer("b", ok=False, reason="node b has only nothing free")
-    release = m.ReleaseBundles(0, make.id("group"))
-    assert world.orders() == {"a": [release], "b": [release]}
+    assert world.orders() == {"a": [release(make, 0)], "b": [release(make, 1)]}
     assert world["group"].state == "PENDING" and "node b has only" in world["group"].reason
     assert [delay for delay, _ in world.port.timers] == [0.2]
     world.port.fire()
@@ -189,8 +198,7 @@ def test_removal_returns_every_bundle_and_the_record_and_the_name(world, make, p
     reader = world.subscriber()
     reader.take()
     world.table.remove(world.link, m.GroupRemove(8, make.id("group")))
-    release = m.ReleaseBundles(0, make.id("group"))
-    assert world.orders() == {"a": [release], "b": [release]}
+    assert world.orders() == {"a": [release(make)], "b": [release(make)]}
     assert world.link.take() == [m.Done(8)] and port.rows == {} and world.table.names == {}
     assert reader.take()[0].group.state == "REMOVED"
     assert world.table.bundle_node(make.id("group"), 0) is None
@@ -203,8 +211,7 @@ def test_a_group_removed_while_it_is_being_placed_returns_what_was_set_aside(wor
     world.orders()
     world.answer("a")
     world.table.remove(world.link, m.GroupRemove(8, make.id("group")))
-    release = m.ReleaseBundles(0, make.id("group"))
-    assert world.orders() == {"a": [release], "b": [release]}
+    assert world.orders() == {"a": [release(make)], "b": [release(make)]}
     world.answer("b")
     assert world.orders() == {}
 
@@ -214,16 +221,79 @@ def test_the_loss_of_a_node_reschedules_its_groups_and_no_others(world, make):
     world.create(id="other", strategy="STRICT_PACK")
     created(world, "a", "b")
     created(world, "c", group="other")
+    world.fill("a")
     reader = world.subscriber()
     reader.take()
     world.lose("b")
     assert world["group"].state == "RESCHEDULING" and world["other"].state == "CREATED"
     assert [update.group.state for update in reader.take()] == ["RESCHEDULING"]
-    assert "RESCHEDULING" in world.table.bundle_node(make.id("group"), 0)
-    assert world.orders() == {"a": [m.ReleaseBundles(0, make.id("group"))]}
+    assert "RESCHEDULING" in world.table.bundle_node(make.id("group"), 1)
+    assert world.orders() == {}
     world.port.fire()
-    assert world.orders() == {"a": [prepare(make, 0, attempt=2)], "c": [prepare(make, 1, attempt=2)]}
-    created(world, "a", "c", attempt=2)
+    assert world.orders() == {"c": [prepare(make, 1, attempt=2)]}
+    created(world, "c", attempt=2)
+
+
+def test_bundles_that_are_not_lost_stay_and_are_known_to_the_end(world, make, port):
+    world.create(bundles=({"CPU": CPU},) * 3)  # a, b and c
+    created(world, "a", "b", "c")
+    world.fill("a", "c")
+    where = {index: world.table.bundle_node(make.id("group"), index) for index in (-1, 0, 1, 2)}
+    world.lose("b")
+    view = world["group"].view()
+    assert view.state == "RESCHEDULING" and view.nodes == (make.node_id("a"), b"", make.node_id("c"))
+    assert [world.table.bundle_node(make.id("group"), index) for index in (-1, 0, 2)] == [where[-1], where[0], where[2]]
+    after = PlacementGroups(port, place_bundles, world.views, world.changed)  # a GCS that begins anew meanwhile
+    after.load(make.id("group"), port.rows["groups", make.id("group")])
+    assert after.groups[make.id("group")].view() == view
+    world.port.fire()
+    world.answer("c", ok=False, attempt=2, reason="no room")
+    assert world.orders() == {"c": [prepare(make, 1, attempt=2), release(make, 1)]}
+    world.port.fire()
+    created(world, "c", attempt=3)
+    assert world["group"].view().nodes == (make.node_id("a"), make.node_id("c"), make.node_id("c"))
+    world.table.remove(world.link, m.GroupRemove(8, make.id("group")))
+    assert world.orders() == {"a": [release(make)], "c": [release(make)]}
+
+
+def test_the_loss_of_a_node_with_bundles_while_others_are_placed_anew(world, make):
+    world.create(bundles=({"CPU": CPU},) * 3)
+    created(world, "a", "b", "c")
+    world.fill("a", "c")
+    world.lose("b")
+    world.port.fire()
+    assert world.orders() == {"c": [prepare(make, 1, attempt=2)]}
+    world.lose("a")
+    assert world.orders() == {"c": [release(make, 1)]}
+    world.answer("c", attempt=2)
+    assert world["group"].view().nodes == (b"", b"", make.node_id("c"))
+    world.pools[make.node_id("c")] = Pool({"CPU": 3 * CPU})
+    world.port.fire()
+    assert world.orders() == {"c": [prepare(make, 0, 1, attempt=3)]}
+    created(world, "c", attempt=3)
+
+
+def test_a_node_that_registers_again_gives_back_what_does_not_belong_there(world, make):
+    world.create(bundles=({"CPU": CPU},) * 3)
+    created(world, "a", "b", "c")
+    a = make.link("a", "a")
+    world.table.reconcile(a, make.node_id("a"), ((make.id("group"), (0, 1)), (make.id("never"), (4,))))
+    assert a.take() == [release(make, 1), m.ReleaseBundles(0, make.id("never"), ())]
+    assert world["group"].state == "CREATED"
+    world.table.reconcile(a, make.node_id("a"), ())
+    assert a.take() == [] and world["group"].view().nodes == (b"", make.node_id("b"), make.node_id("c"))
+    world.table.check()
+
+
+def test_an_answer_that_was_lost_with_its_session_does_not_hold_a_group_up(world, make):
+    world.create()
+    world.orders()
+    a = make.link("a", "a")
+    world.table.reconcile(a, make.node_id("a"), ((make.id("group"), (0,)),))  # set aside, and its answer is lost
+    assert a.take() == [release(make, 0)]
+    world.orders()
+    world.port.fire()
+    assert world.orders() == {"a": [prepare(make, 0, attempt=2)], "b": [prepare(make, 1, attempt=2)]}
 
 
 def test_the_loss_of_a_node_during_the_first_phase_starts_anew(world, make):
@@ -231,7 +301,7 @@ def test_the_loss_of_a_node_during_the_first_phase_starts_anew(world, make):
     world.answer("a")
     world.orders()
     world.lose("b")
-    assert world.orders() == {"a": [m.ReleaseBundles(0, make.id("group"))]}
+    assert world.orders() == {"a": [release(make, 0)]}
     world.answer("b")
     assert world.orders() == {}
     world.port.fire()
@@ -282,16 +352,16 @@ def carry_out(world, rng, node_id, message):
     node = node_id.decode()[0]
     names = [message.group_id + bytes([index]) for index in range(4)]
     if type(message) is m.PrepareBundles:
-        fits = all(pool.take(message.group_id + bytes([index]), bundle) for index, bundle in message.bundles)
-        fits = fits and rng.random() < 0.9
+        asked = {message.group_id + bytes([index]): bundle for index, bundle in message.bundles}
+        fits = all(pool.take(name, bundle) for name, bundle in asked.items()) and rng.random() < 0.9
         if not fits:
-            for name in names:
+            for name in asked:
                 pool.release(name)
         world.answer(node, fits, message.attempt, message.group_id.decode().rstrip("."), "no")
     elif type(message) is m.CommitBundles:
         world.answer(node, True, message.attempt, message.group_id.decode().rstrip("."))
     else:
-        for name in names:
+        for name in [message.group_id + bytes([index]) for index in message.bundles] or names:
             pool.release(name)
 
 
@@ -329,8 +399,8 @@ def test_after_any_history_nodes_hold_exactly_the_bundles_of_created_groups(make
     expected = {
         (node_id, group.spec.group_id + bytes([index]))
         for group in world.table.groups.values()
-        if group.state == "CREATED"
         for index, node_id in enumerate(group.nodes)
+        if node_id
     }
     held = {(node_id, name) for node_id in port.nodes for name in world.pools[node_id].holdings}
     assert held == expected

@@ -125,3 +125,33 @@ def test_actors_in_a_group(cluster):
     remove_placement_group(group)
     with pytest.raises(actorlib.exceptions.ActorDiedError):
         actorlib.get(members[0].where.remote(), timeout=10)
+
+
+def test_the_loss_of_a_node_leaves_the_other_bundles_and_their_work_alone(cluster):
+    @actorlib.remote(num_cpus=1, max_restarts=1, max_task_retries=-1)
+    class Member:
+        def __init__(self):
+            self.count = 0
+
+        def add(self):
+            self.count += 1
+            return self.count
+
+    group = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="STRICT_SPREAD")
+    assert group.wait(10)
+    members = [
+        Member.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, i)).remote() for i in range(2)
+    ]
+    assert actorlib.get([member.add.remote() for member in members], timeout=30) == [1, 1]
+    before = placement_group_table(group)["bundles_to_node_id"]
+    lost = next(index for index, node in before.items() if node == other(cluster))
+    cluster.remove_node(cluster.worker_nodes[0])
+    assert actorlib.get(members[1 - lost].add.remote(), timeout=30) == 2
+    assert not group.wait(0.5)
+    cluster.add_node(num_cpus=1)
+    assert group.wait(30)
+    counts = actorlib.get([member.add.remote() for member in members], timeout=30)
+    assert counts[lost] == 1 and counts[1 - lost] == 3
+    after = placement_group_table(group)["bundles_to_node_id"]
+    assert after[1 - lost] == before[1 - lost] and after[lost] == other(cluster) != before[lost]
+    remove_placement_group(group)
