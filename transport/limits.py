@@ -25,6 +25,11 @@ session_ack_delay_s = 0.05
 session_ack_every_batches = 64
 session_resend_after_s = 2.0
 session_resend_after_s_max = 30.0
+shortcuts_max = 256
+"""Short ways to peers of the same node that a process has at a time; the others are reached over ZeroMQ alone."""
+shortcut_after_batches = 4
+"""Batches sent on a link before it gets a shortcut: who is talked to once does without."""
+shortcut_packet_bytes_max = 64 << 10
 
 loop_held_s_max = 0.05
 """A turn of the loop that takes longer is told in debug mode."""

@@ -67,6 +67,10 @@ class Session:
             and self._bytes_in_flight < limits.session_bytes_in_flight_max
         )
 
+    def is_under_way(self, batches: int) -> bool:
+        """Whether so many batches were sent, and something has come back: the peer knows who we are."""
+        return self._sequence >= batches and self._received > 0
+
     def outgoing(self, now: float, frames: list[Any], size: int) -> list[Any]:
         """Frames to send for a new batch: its first frame gets the header in front. Needs credit."""
         self._sequence += 1

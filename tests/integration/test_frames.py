@@ -16,6 +16,7 @@ import zmq
 
 import actorlib
 from actorlib.transport import codec, limits, messages
+from actorlib.transport.drivers.shortcuts import SUFFIX
 from actorlib.transport.ids import JobId, NodeId, new_process_id
 from actorlib.transport.link import Address
 from actorlib.transport.session import HEADER, VERSION
@@ -66,6 +67,7 @@ def session():
 def sockets() -> list[str]:
     directory = actorlib.engine.Slot.engine.address_info["session_dir"]
     found = [path for path in glob.glob(f"{directory}/*") if os.path.exists(path) and is_socket(path)]
+    found = [path for path in found if not path.endswith(SUFFIX)]
     assert len(found) >= 4, "the node, the driver, a worker and an actor"
     return [f"ipc://{path}" for path in sorted(found)]
 
@@ -210,3 +212,28 @@ def test_raw_bytes_that_are_not_even_zmtp(session):
                 raw.connect(endpoint.removeprefix("ipc://"))
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     raw.sendall(rng.randbytes(500))
+
+
+def test_strangers_at_the_shortcuts(session):
+    """Names of nobody, of others, and no names at all: each is hung up on."""
+    rng = random.Random(11)
+    driver = actorlib.engine.Slot.engine.address.process_id
+    names = [b"x", rng.randbytes(12), driver + bytes(4), driver + b"\1\0\0\0", rng.randbytes(60_000)]
+    for endpoint in session:
+        for name in names:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as raw:
+                raw.settimeout(20)
+                raw.connect(endpoint.removeprefix("ipc://") + SUFFIX)
+                raw.send(name)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    assert raw.recv(100) == b""
+
+
+def test_who_knocks_at_a_shortcut_and_says_nothing_keeps_nobody_out(session):
+    """More of them than a process has shortcuts: it has no more, and works without."""
+    for endpoint in session[:2]:
+        with contextlib.ExitStack() as stack:
+            for _ in range(limits.shortcuts_max + 10):
+                raw = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                raw.connect(endpoint.removeprefix("ipc://") + SUFFIX)
+            assert actorlib.get([add.remote(i, 1) for i in range(100)], timeout=20) == list(range(1, 101))

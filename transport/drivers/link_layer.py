@@ -26,7 +26,19 @@ CHEAP_CHECK_S = 0.0002
 class SocketLink:
     """A session with one peer over one of our two sockets."""
 
-    __slots__ = ("dialled", "hello", "is_down", "loop", "name", "peer", "pending", "sender", "session")
+    __slots__ = (
+        "dialled",
+        "hello",
+        "is_down",
+        "loop",
+        "may_have_shortcut",
+        "name",
+        "peer",
+        "pending",
+        "sender",
+        "session",
+        "shortcut",
+    )
 
     def __init__(self, loop: LinkLayer, peer: Address, dialled: bool, nonce: int) -> None:
         self.loop = loop
@@ -35,6 +47,8 @@ class SocketLink:
         self.hello: Any = None
         self.sender: Any = None  # who has proved a key for it; None: it is local, or we dialled it
         self.is_down = False
+        self.shortcut: Any = None  # of drivers/shortcuts.py: the short way to a peer of the same node
+        self.may_have_shortcut = dialled
         self.pending: list[Any] = []
         self.session = Session(nonce)
         # What our socket calls the connection: a dialled one gets a name that no earlier one had.

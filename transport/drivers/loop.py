@@ -10,7 +10,8 @@ Any thread hands work over with ``post``, which appends to a deque and wakes who
 posted ``limits.flush_after_calls`` items turns the loop itself.
 
 ZeroMQ's file descriptors are edge-triggered in effect: they signal commands, not messages. So both sockets are asked
-for their events after anything was sent and before anybody blocks.
+for their events after anything was sent over them and before anybody blocks. Peers of the same node have a shorter way,
+see ``shortcuts.py``: where that is used, the thread that drives writes to and reads from the peer's socket itself.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from zmq.backend import zmq_poll
 
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.link_layer import LinkLayer, SocketLink, _call, _nothing
+from actorlib.transport.drivers.shortcuts import Shortcuts
 from actorlib.transport.drivers.sockets import Sockets
 from actorlib.transport.drivers.watchdog import Watchdog
 from actorlib.transport.endpoint import parse, way_to
@@ -105,7 +107,9 @@ class Loop(LinkLayer):
         self._outbox_fd: int = self._sockets.outbox.FD
         for fd in (self._wake_fd, self._inbox_fd, self._outbox_fd):
             self._epoll.register(fd, select.EPOLLIN)
-        self._touched = False  # something was sent, dialled or let go since the sockets were last looked at
+        self._events: list[tuple[int, int]] = []  # of the last sleep; nobody has looked at them yet
+        self._ask_sockets = True  # whether ZeroMQ's sockets may have something that their descriptors don't tell
+        self._shortcuts = Shortcuts(self, address.process_id, parse(address.endpoint).local, self._epoll)
         self._parked = False
         self._unpark = threading.Event()
         self._turn_began = 0.0  # kept in debug mode only
@@ -118,12 +122,16 @@ class Loop(LinkLayer):
     # -- sockets -------------------------------------------------------------------------------------------------------
     def _connect(self, link: SocketLink) -> None:
         endpoint, server_key = way_to(link.peer, self.address)
-        self._touched = True
         self._sockets.connect(link.name, endpoint, server_key)
+        self._ask_sockets = True
 
     def _disconnect(self, link: SocketLink) -> None:
-        self._touched = True
         self._sockets.disconnect(way_to(link.peer, self.address)[0])
+        self._ask_sockets = True
+
+    def _end(self, link: SocketLink, reason: str) -> None:
+        self._shortcuts.link_ended(link)
+        super()._end(link, reason)
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self._readers[fd] = callback
@@ -227,8 +235,10 @@ class Loop(LinkLayer):
         if self._spin_credit <= 0:
             self._spin_credit += 1
             return False
+        poll = self._epoll.poll
         while time.monotonic() - now < SPIN_S:
-            if self._posted or self._is_readable():
+            self._events = poll(0)
+            if self._posted or self._events:
                 self._spin_credit = min(self._spin_credit + 1, SPIN_CREDIT_MAX)
                 return True
         self._spin_credit = self._spin_credit - 2 if self._spin_credit > 2 else SPIN_CREDIT_MIN
@@ -275,19 +285,10 @@ class Loop(LinkLayer):
         """Sleep until something happens. With the loop held."""
         self._sleepers += 1
         try:
-            if self._posted:
-                return
-            events = self._epoll.poll(patience_s)
+            if not self._posted:
+                self._events = self._epoll.poll(patience_s)
         finally:
             self._sleepers -= 1
-        self._handle_fds(events)
-
-    def _handle_fds(self, events: list[tuple[int, int]]) -> None:
-        for fd, _ in events:
-            if fd == self._wake_fd:
-                self._clear_wake()
-            elif fd in self._readers:
-                self._guard(self._readers[fd])
 
     def _clear_wake(self) -> None:
         try:
@@ -308,19 +309,19 @@ class Loop(LinkLayer):
     def _work(self) -> bool:
         """Posted work, messages, timers, and what is to be sent for it. True if there was anything.
 
-        Sending and dialling swallow the signal of what has arrived meanwhile, so the last round of a turn is one in
-        which the sockets were found empty and were not touched after that: not by a timer either.
+        Sending over ZeroMQ and dialling swallow the signal of what has arrived meanwhile, so the last round of a turn
+        is one in which its sockets were found empty and were not touched after that: not by a timer either.
         """
         busy = self._run_posted()
         for _ in range(ROUNDS_MAX):
-            self._touched = False
             received = self._receive()
             if self._timers or self._session_sweep_at:
                 self._run_timers()
             worked = self._run_posted() if self._posted else False
-            if not self._flush() and not received and not worked and not self._touched:
+            if self._flush() or received or worked:
+                busy = True
+            if not self._ask_sockets and not self._posted:
                 return busy
-            busy = True
         self._posted.append((_call, _nothing))  # more has come meanwhile; let others see it in the next turn
         return True
 
@@ -338,7 +339,6 @@ class Loop(LinkLayer):
                 continue
             self._owner = threading.get_ident()
             try:
-                self._clear_wake()
                 busy = not self._closing and self._turn()
             finally:
                 self._leave()
@@ -363,28 +363,52 @@ class Loop(LinkLayer):
         self._sleepers += 1
         try:
             if not self._posted and not self._closing and not self._lock.locked():
-                events = self._epoll.poll(self._patience(time.monotonic(), None))
-                readers = [fd for fd, _ in events if fd in self._readers]
-                if readers:
-                    self._posted.append((self._run_readers, readers))
+                self._epoll.poll(self._patience(time.monotonic(), None))
         finally:
             self._sleepers -= 1
 
-    def _run_readers(self, fds: list[int]) -> None:
-        for fd in fds:
-            if fd in self._readers:
-                self._readers[fd]()
-
     # -- receiving -----------------------------------------------------------------------------------------------------
-    def _is_readable(self) -> bool:
-        return bool(zmq_poll(self._both, 0))
-
     def _receive(self) -> bool:
-        """Take what is there, fairly from both sockets. One poll of both costs what asking one for its events does."""
+        """Take what is there, fairly from all. True if there was anything."""
+        events, self._events = self._events or self._epoll.poll(0), []
+        received = False
+        for _ in range(RECEIVE_MAX):
+            progress = False
+            for fd, _mask in events:
+                progress |= self._take_from(fd)
+            if self._ask_sockets:
+                progress |= self._take_from_sockets()
+            if not progress or self._closing:
+                return received
+            received = True
+            events = self._epoll.poll(0)
+        return True
+
+    def _take_from(self, fd: int) -> bool:
+        """What a descriptor that is readable has for us. True if there may be more."""
+        if fd in self._shortcuts:
+            taken = self._shortcuts.take(fd)
+            if taken is not None:
+                link, packet = taken
+                self._on_batch(link, [link.name, packet])
+            return True
+        if fd == self._inbox_fd or fd == self._outbox_fd:
+            self._ask_sockets = True
+        elif fd == self._wake_fd:
+            self._clear_wake()
+        elif fd == self._shortcuts.listener_fd:
+            self._shortcuts.accept()
+        elif fd in self._readers:
+            self._guard(self._readers[fd])
+        return False
+
+    def _take_from_sockets(self) -> bool:
+        """All that ZeroMQ has. One poll of both sockets costs what asking one for its events does."""
         inbox = self._sockets.inbox
         for count in range(RECEIVE_MAX):
             ready = zmq_poll(self._both, 0)
             if not ready or self._closing:
+                self._ask_sockets = False
                 return count > 0
             for socket, _ in ready:
                 if socket is inbox:
@@ -424,8 +448,14 @@ class Loop(LinkLayer):
         return ""
 
     def _send_frames(self, link: SocketLink, frames: list[Any]) -> None:
+        if link.shortcut is not None and len(frames) == 1 and self._sent_in_shortcut(link, frames[0]):
+            return
+        if link.may_have_shortcut and link.session.is_under_way(limits.shortcut_after_batches):
+            link.may_have_shortcut = False
+            if link.peer.node_id == self.address.node_id:
+                self._shortcuts.open(link, way_to(link.peer, self.address)[0])
+        self._ask_sockets = True
         socket = self._sockets.outbox if link.dialled else self._sockets.inbox
-        self._touched = True
         try:
             large = len(frames) > 1 and any(len(frame) >= limits.frame_bytes_copied_max for frame in frames)
             socket.send_multipart([link.name, *frames], NOBLOCK, copy=not large)
@@ -434,6 +464,19 @@ class Loop(LinkLayer):
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM):
                 raise
+
+    def _sent_in_shortcut(self, link: SocketLink, packet: Any) -> bool:
+        """False: it has to go over ZeroMQ."""
+        if len(packet) > limits.shortcut_packet_bytes_max:
+            return False
+        try:
+            link.shortcut.send(packet)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._shortcuts.close(link.shortcut)
+            return False
+        return True
 
     def abandon(self) -> None:
         """In a forked copy of the process: touch nothing from now on, neither sockets nor descriptors."""
@@ -461,6 +504,7 @@ class Loop(LinkLayer):
         if self._helper is not None and self._helper is not threading.current_thread():
             self._helper.join(2.0)
         self._wake_followers(only_ready=False)
+        self._shortcuts.close_all()
         self._sockets.close()
         self._epoll.close()
         os.close(self._wake_fd)
