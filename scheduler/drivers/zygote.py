@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -360,10 +361,24 @@ class ZygoteClient:
         if self._deaths < DEATHS_MAX:
             os.waitpid(self.pid, 0)
         for pidfd, (_, pid) in list(self._children.items()):
-            os.waitpid(pid, 0)
+            _reap(pid)
             self._forget(pidfd)
         for _, _, fds in self._backlog:
             for fd in fds:
                 os.close(fd)
         self._epoll.close()
         os.close(self._news)
+
+
+def _reap(pid: int) -> None:
+    """Wait until a killed worker is gone. It is not our child while its go-between lives, nor if it was reaped."""
+    while True:
+        try:
+            os.waitpid(pid, 0)
+            return
+        except ChildProcessError:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.001)

@@ -188,7 +188,8 @@ def main() -> None:
         os.write(ready_fd, json.dumps({"error": str(error)}).encode() + b"\n")
         sys.exit(1)
     except BaseException as error:
-        os.write(ready_fd, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+        if settings["ready_fd"] >= 0:
+            os.write(ready_fd, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         raise
     finally:
         remove_directories(session_dir)
@@ -212,6 +213,7 @@ def _serve(settings: dict[str, Any], session_dir: str) -> None:
         node = Node(settings, session_dir, ZygoteClient(WORKER_MODULE, settings["preload"]))
     os.write(settings["ready_fd"], json.dumps(node.ready()).encode() + b"\n")
     os.close(settings["ready_fd"])
+    settings["ready_fd"] = -1  # nobody listens there any more
     gc.freeze()
     gc.enable()
     try:
