@@ -36,6 +36,7 @@ class SimGcs:
         simulation = self._simulation
         hello = messages.Hello(messages.PROTOCOL_VERSION, self.address, "gcs", 2, JobId(b""), "sim")
         self.loop = SimLoop(simulation.world, simulation.network, self.address, hello, {}, self._on_link_down)
+        self.loop.begin_life(self.lives)
         service = self.service = GcsService(self.loop, simulation.journal, place_bundles, NoRoom)
         self.loop.handlers.update(service.handlers)
         self.loop.handlers.update(service.handlers_alone)

@@ -128,3 +128,18 @@ def test_a_node_that_was_declared_lost_is_told_to_end_and_its_actors_live_elsewh
 
     with simulate(seed=6, nodes=3, own_gcs=True) as world:
         work(world)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("gap_s", [0.5, 2.5, 5.0])  # 2.5: what the life before said is sent again in between
+def test_every_life_of_the_gcs_is_heard_of_at_once(seed, gap_s):
+    def work(world):
+        for _ in range(4):
+            world.crash_gcs(0.05)
+            began = world.world.time
+            assert len(actorlib.nodes()) == 3
+            assert world.world.time - began < 0.5, "a node heard of it only by its silence"
+            time.sleep(gap_s)
+
+    with simulate(seed=seed, nodes=3, own_gcs=True) as world:
+        work(world)

@@ -21,6 +21,8 @@ from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.session import HEADER_BYTES, MalformedHeader, NewSession, Session
 
 CHEAP_CHECK_S = 0.0002
+NONCES_OF_A_LIFE_BITS = 20
+LIVES_BITS = 12  # so that a nonce has 32
 
 
 class SocketLink:
@@ -134,6 +136,13 @@ class LinkLayer:
             from actorlib.transport.drivers.trace import open_trace
 
             self._trace = open_trace(trace_dir, address.process_id)
+
+    def begin_life(self, number: int) -> None:
+        """For a process whose id is that of an earlier one: its sessions are later than those of all lives before.
+
+        Else a peer would take what this life says first for a repetition of what the last one said first.
+        """
+        self._nonces = itertools.count(((number % (1 << LIVES_BITS)) << NONCES_OF_A_LIFE_BITS) + 1)
 
     # -- carried out by subclasses -------------------------------------------------------------------------------------
     def _connect(self, link: SocketLink) -> None:

@@ -37,6 +37,7 @@ class GcsProcess:
         self.host_id = config["host_id"]
         self.journal = LmdbJournal(config["directory"], config["durable"])
         self.loop = self._make_loop(config, access)
+        self.loop.begin_life(config["boot"])
         self.service = GcsService(self.loop, self.journal, place_bundles, JournalFull)
         self._signature: Any = None
         self._watched: dict[NodeId, None] = {}
