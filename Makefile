@@ -51,17 +51,21 @@ bench-peers: setup.cfg
 	.venv-peers/bin/python -m pip install --quiet --no-build-isolation --editable . ray
 	.venv-peers/bin/python bench/run.py --peers
 
-# The engine on Ray, in an environment of its own: the same conformance suite, then what only Ray can show.
-RAY = .venv-ray/bin/python
-RAY_STAMP = .venv-ray/.installed
+# The engine on Ray, in an environment of its own: the same conformance suite, then what only Ray can show. Another
+# release of Ray has an environment of its own: make test-ray RAY_VERSION=2.49.2. What Ray's own code writes before it
+# ends a process goes past Python, so only sys.stdout and sys.stderr are captured.
+RAY_VERSION ?=
+RAY_VENV = .venv-ray$(if $(RAY_VERSION),-$(RAY_VERSION))
+RAY = $(RAY_VENV)/bin/python
+RAY_STAMP = $(RAY_VENV)/.installed
 $(RAY_STAMP): setup.cfg pyproject.toml
-	test -x $(RAY) || $(PYTHON) -m venv .venv-ray
+	test -x $(RAY) || $(PYTHON) -m venv $(RAY_VENV)
 	$(RAY) -m pip install --quiet --upgrade pip "setuptools>=77" wheel
-	$(RAY) -m pip install --quiet --no-build-isolation --editable ".[ray,test,envs]"
+	$(RAY) -m pip install --quiet --no-build-isolation --editable ".[ray,test,envs]" $(if $(RAY_VERSION),ray==$(RAY_VERSION))
 	touch $@
 
 test-ray: $(RAY_STAMP)
-	ACTORLIB_CONFORMANCE_ENGINES=ray $(RAY) -m pytest -p no:warnings tests/conformance tests/on_ray $(PYTEST_ARGS)
+	ACTORLIB_CONFORMANCE_ENGINES=ray $(RAY) -m pytest -p no:warnings --capture=sys tests/conformance tests/on_ray $(PYTEST_ARGS)
 
 demo-ray: $(RAY_STAMP)
 	$(RAY) examples/environment_hosts.py --engine ray
@@ -70,4 +74,4 @@ docs: $(STAMP)
 	$(BIN)/python -m pytest -q tests/tidy/test_docs.py
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-ray build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-ray* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

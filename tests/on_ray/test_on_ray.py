@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -180,6 +181,50 @@ def test_ray_too_old_or_not_installed() -> None:
     lines = run(code).stdout.splitlines()
     assert len(lines) == 2 and all("actorlib[ray]" in line for line in lines)
     assert "2.9.0" in lines[0] and "not installed" in lines[1]
+
+
+def test_a_cancel_never_ends_the_process() -> None:
+    """Plain Ray aborts within a few thousand cancels of what is just done, and a hundred of what was just submitted."""
+
+    @actorlib.remote
+    def same(x: int) -> int:
+        return x
+
+    @actorlib.remote(num_cpus=0)
+    class Gate:
+        def __init__(self) -> None:
+            self.opened = asyncio.Event()
+
+        async def wait(self) -> None:
+            await self.opened.wait()
+            self.opened.clear()
+
+        async def open(self) -> None:
+            self.opened.set()
+
+    for number in range(1000):
+        done = same.remote(number)
+        assert actorlib.get(done, timeout=60) == number
+        actorlib.cancel(done)
+    gate = Gate.remote()
+    for _ in range(100):
+        held = gate.wait.remote()
+        waiting = same.remote(held)
+        actorlib.cancel(waiting)
+        gate.open.remote()
+        actorlib.get(held, timeout=60)
+        with pytest.raises(actorlib.exceptions.TaskCancelledError):
+            actorlib.get(waiting, timeout=60)
+
+
+def test_of_several_errors_the_first_by_position_is_raised() -> None:
+    @actorlib.remote
+    def fail(error: Exception, after_s: float) -> None:
+        time.sleep(after_s)
+        raise error
+
+    with pytest.raises(KeyError):
+        actorlib.get([fail.remote(KeyError("first"), 1.0), fail.remote(IndexError("second"), 0)], timeout=60)
 
 
 def test_a_deadline_of_a_task_interrupts_it(tmp_path: Any) -> None:

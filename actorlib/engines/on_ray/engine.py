@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -35,6 +36,7 @@ from actorlib.transport.link import Address
 INTERNAL = {"__ray_call__": "actorlib_call", "__actorlib_call__": "actorlib_call", "__ray_ready__": "actorlib_ready"}
 KILL_S_MAX, KILL_LOOK_S = 10.0, 0.01
 KV_NAMESPACE = b"actorlib"
+NOBODY = "actorlib:nobody"  # no actor has this name
 
 
 class RayEngine(RayView):
@@ -105,11 +107,11 @@ class RayEngine(RayView):
 
     def _overdue(self, ref: RayRef) -> None:
         """A deadline has passed: what runs still is told."""
-        if not self.closed and not self.ray.wait([ref.rays], timeout=0)[0]:
-            try:
-                self.ray.cancel(ref.rays, recursive=True)
-            except (TypeError, ValueError):
-                return  # not a call of ours, or of an actor that can't be interrupted; get() tells
+        if not self.closed:
+            with contextlib.suppress(
+                TypeError, ValueError
+            ):  # not a call of ours, or it can't be interrupted; get() tells
+                self._cancel(ref.rays, force=False, recursive=True)
 
     # -- actors --------------------------------------------------------------------------------------------------------
     def create_actor(
@@ -211,6 +213,7 @@ class RayEngine(RayView):
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         rays = [ref.rays for ref in refs]  # type: ignore[attr-defined]
+        ends_at = None if timeout is None else time.monotonic() + timeout
         if hosting.in_async_method():
             self._refuse_blocking(rays)
         deadlines = [ref.expires_at for ref in refs if ref.expires_at is not None]  # type: ignore[attr-defined]
@@ -225,13 +228,23 @@ class RayEngine(RayView):
         except self.ray.exceptions.GetTimeoutError as error:
             raise exceptions.GetTimeoutError(self._timeout_text(refs, timeout)) from error
         except Exception as error:
+            raised = error if len(rays) == 1 else self._first_error(rays, ends_at) or error
             late = next((ref for ref in refs if self._is_late(ref)), None)
-            if late is not None and isinstance(error, self.ray.exceptions.TaskCancelledError):
-                raise self._late(late) from error
-            mapped = errors.ours(error)
-            if mapped is error:
-                raise
+            if late is not None and isinstance(raised, self.ray.exceptions.TaskCancelledError):
+                raise self._late(late) from raised
+            mapped = errors.ours(raised)
             raise mapped from mapped.__cause__
+
+    def _first_error(self, rays: list[Any], ends_at: float | None) -> Exception | None:
+        """The first by position: of several that fail, Ray raises the one that it hears of first."""
+        for one in rays:
+            try:
+                self.ray.get(one, timeout=None if ends_at is None else max(0.0, ends_at - time.monotonic()))
+            except self.ray.exceptions.GetTimeoutError:
+                return None
+            except Exception as error:
+                return error
+        return None
 
     def _get_in_time(
         self, rays: list[Any], refs: Sequence[ObjectRef[Any]], timeout: float | None, deadline: float
@@ -326,14 +339,28 @@ class RayEngine(RayView):
 
     # -- control -------------------------------------------------------------------------------------------------------
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
-        self.ray.cancel(ref.rays, force=force, recursive=recursive)  # type: ignore[attr-defined]
+        self._cancel(ref.rays, force, recursive)  # type: ignore[attr-defined]
+
+    def _cancel(self, rays: Any, force: bool, recursive: bool) -> None:
+        """Two moments at which Ray's cancel ends the whole process inside of Ray are stepped round.
+
+        Before Ray has taken in a submission that waits for an argument ("Check failed: submitted_task_ref_count > 0"):
+        a question that Ray's own loop answers comes back after that. And when a result is just being taken in ("Tried
+        to complete task that was not pending"): what is done stays as it is, and Ray is not asked.
+        """
+        with contextlib.suppress(ValueError):
+            self.ray.get_actor(NOBODY)
+        if not self.ray.wait([rays], timeout=0, fetch_local=False)[0]:
+            self.ray.cancel(rays, force=force, recursive=recursive)
 
     def kill(self, handle: ActorHandle[Any], no_restart: bool) -> None:
         """Ray's kill is a request; ours returns when it has happened, so that no later call reaches the old worker."""
         before = self.lives(handle)
         self.ray.kill(handle._rays, no_restart=no_restart)
         deadline = time.monotonic() + KILL_S_MAX
-        while before is not None and self.lives(handle) == before and time.monotonic() < deadline:
+        if before is None or before[0] == "DEAD":
+            return
+        while self.lives(handle) == before and time.monotonic() < deadline:
             time.sleep(KILL_LOOK_S)
 
     def list_named_actors(self, all_namespaces: bool) -> list[tuple[str, str]]:
