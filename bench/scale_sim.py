@@ -24,6 +24,7 @@ LOAD = 0.7  # of all CPUs
 TASK_S = 10.0  # mean of an exponential distribution
 ARGUMENT_BYTES = 256 << 20
 CHURN_PER_MINUTE = 0.05
+VIEW_MESSAGES = ("NodeReport", "NodesChanged", "NodesFree")
 Row = dict[str, float]
 
 
@@ -77,7 +78,7 @@ def run(nodes: int, seconds: float, aware: bool = True, arguments: bool = False,
         "wait_p50_ms": 1000 * waits[len(waits) // 2],
         "wait_p99_ms": 1000 * waits[int(len(waits) * 0.99)],
         "messages_per_task": (sum(cluster.sent[kind] for kind in by_task) + cluster.tasks_done) / started,
-        "view_messages_per_node_s": sum(cluster.sent[k] for k in ("NodeReport", "NodesChanged")) / nodes / seconds,
+        "view_messages_per_node_s": sum(cluster.sent[k] for k in VIEW_MESSAGES) / nodes / seconds,
         "moved_gib": cluster.bytes_moved / (1 << 30),
         "tasks_lost": cluster.tasks_lost,
         "events_per_cpu_s": cluster.clock.events / spent,

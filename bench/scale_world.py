@@ -12,14 +12,14 @@ import heapq
 import itertools
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from actorlib.gcs.nodes import Nodes
 from actorlib.scheduler.lease import LeaseTable
 from actorlib.scheduler.resources import Pool
-from actorlib.transport import limits, messages
+from actorlib.transport import limits, messages, pace
 from actorlib.transport.failure_detector import FailureDetector, PeerState
 from actorlib.transport.ids import JobId, LeaseId, NodeId, ProcessId
 from actorlib.transport.link import Address
@@ -30,6 +30,7 @@ START_WORKER_S = 0.004
 BANDWIDTH_BYTES_PER_S = 1 << 30
 CPUS = 4
 DEMAND = {"CPU": 10_000}
+MESSAGES_KEPT = 8  # of those that tell a node of others
 SUSPECT_AFTER_S, LOST_AFTER_S = 2.0, 5.0
 
 
@@ -86,6 +87,7 @@ class Node:
         self.told: dict[str, int] = dict(self.total)
         self.running: dict[LeaseId, tuple[Driver, Task]] = {}
         self._ahead: dict[NodeId, int] = {}  # CPU sent to others since their views came
+        self._told_of: deque[Sequence[NodeId]] = deque(maxlen=MESSAGES_KEPT)
         self._leases = itertools.count(1)
 
     # -- what the lease table asks of its node -------------------------------------------------------------------------
@@ -102,14 +104,38 @@ class Node:
 
     def views(self) -> Sequence[NodeView]:
         shared, at = self.cluster.views, self.cluster.place[self.node_id]
-        own = shared[at]._replace(available=self.pool.visible())
-        views = [own, *shared[:at], *shared[at + 1 :]]
-        for node_id, units in self._ahead.items():
+        views = [self._own_view(), *shared[:at], *shared[at + 1 :]]
+        for node_id in self._ahead:
             place = self.cluster.place[node_id]
-            where = place + 1 if place < at else place
-            free = views[where].available.get("CPU", 0) - units
-            views[where] = views[where]._replace(available={"CPU": max(0, free)})
+            views[place + 1 if place < at else place] = self._seen(node_id)
         return views
+
+    def view(self, node_id: NodeId) -> NodeView | None:
+        return self._own_view() if node_id == self.node_id else self._seen(node_id)
+
+    def recent_views(self) -> Sequence[NodeView]:
+        if len(self.cluster.views) <= limits.views_in_message_max:
+            return self.views()
+        return [self._own_view(), *(self._seen(node_id) for node_id in self._recent() if node_id != self.node_id)]
+
+    def _own_view(self) -> NodeView:
+        return self.cluster.view_of(self.node_id)._replace(available=self.pool.visible())
+
+    def _seen(self, node_id: NodeId) -> NodeView:
+        """Another node as it was told of, less what was sent to it since."""
+        view, units = self.cluster.view_of(node_id), self._ahead.get(node_id, 0)
+        if not units:
+            return view
+        return view._replace(available={"CPU": max(0, view.available.get("CPU", 0) - units)})
+
+    def heard(self, told: Sequence[NodeId]) -> None:
+        """The GCS has told it of these. Who was told of is kept; the views themselves are shared by all nodes."""
+        self._told_of.appendleft(told)
+
+    def _recent(self) -> Iterable[NodeId]:
+        """Those of which it has heard last."""
+        told = itertools.chain.from_iterable(self._told_of)
+        return dict.fromkeys(itertools.islice(told, limits.views_in_message_max))
 
     def spilled(self, node_id: NodeId, demand: Any) -> None:
         self._ahead[node_id] = self._ahead.get(node_id, 0) + demand["CPU"]
@@ -140,7 +166,7 @@ class Node:
             self.cluster.gcs.report(Peer(self.address), messages.NodeReport(1, free, ()))  # type: ignore[arg-type]
         if self.table.has_waiting():
             self.table.recheck(self.cluster.clock.now)
-        self.cluster.clock.after(limits.node_report_period_s, self.look)
+        self.cluster.clock.after(pace.report_period_s(self.cluster.count_of_nodes), self.look)
 
 
 class Queue:
@@ -280,6 +306,8 @@ class Cluster:
         self.place: dict[NodeId, int] = {}
         self.drivers: dict[ProcessId, Driver] = {}
         self._numbers = itertools.count()
+        self._last_told: Any = None
+        self._last_ids: tuple[NodeId, ...] = ()
         for _ in range(self.count_of_nodes):
             self.add_node()
         for node in list(self.nodes.values())[:: self.drivers_every]:
@@ -300,26 +328,42 @@ class Cluster:
         self.views.append(view)
         self.gcs.register(Peer(node.address), register)  # type: ignore[arg-type]
         self.clock.after(self.rng.random() * limits.heartbeat_period_s, node.beat)
-        self.clock.after(self.rng.random() * limits.node_report_period_s, node.look)
+        self.clock.after(self.rng.random() * pace.report_period_s(self.count_of_nodes), node.look)
         return node
 
     # -- the port of the GCS's core ------------------------------------------------------------------------------------
     def send(self, link: Any, message: Any) -> None:
         self.count(type(message).__name__)
-        if not isinstance(message, messages.NodesChanged):
+        node = self.nodes[link.peer.node_id]
+        if isinstance(message, messages.NodesFree):
+            told = self._once(message, lambda: self._learn_free(message))
+        elif isinstance(message, messages.NodesChanged):
+            told = self._once(message, lambda: self._learn(message))
+        else:
             return
-        # All nodes share what they are told. Each message leaves out its receiver; two of a broadcast tell of all.
-        self._told = self._told + 1 if self._broadcast_at == self.clock.now else 1
-        self._broadcast_at = self.clock.now
-        if self._told <= 2:
-            self.clock.after(LATENCY_S, lambda: self._learn(message.nodes))
+        self.clock.after(LATENCY_S, lambda: node.heard(told))
 
-    _broadcast_at = -1.0
-    _told = 0
+    def _once(self, message: Any, learn: Callable[[], None]) -> tuple[NodeId, ...]:
+        """What a message tells goes into the views that all nodes share when the first of those who get it does."""
+        if message is not self._last_told:
+            self._last_told = message
+            rows = message.nodes
+            self._last_ids = tuple(row.address.node_id if isinstance(row, NodeView) else row[0] for row in rows)
+            self.clock.after(LATENCY_S, learn)
+        return self._last_ids
 
-    def _learn(self, views: Sequence[NodeView]) -> None:
-        for view in views:
+    def _learn(self, message: messages.NodesChanged) -> None:
+        for view in message.nodes:
             self.views[self.place[view.address.node_id]] = view
+
+    def _learn_free(self, message: messages.NodesFree) -> None:
+        for node_id, available in message.nodes:
+            place = self.place[node_id]
+            if self.views[place].alive:
+                self.views[place] = self.views[place]._replace(available=available)
+
+    def view_of(self, node_id: NodeId) -> NodeView:
+        return self.views[self.place[node_id]]
 
     def persist(self, table: str, key: bytes, value: bytes | None) -> None:
         """Who is there is written down; nothing is read back, since the GCS does not begin anew here."""

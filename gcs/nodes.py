@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from actorlib.gcs.journal import Port
+from actorlib.gcs.news import News
 from actorlib.transport import codec, limits
 from actorlib.transport.ids import NodeId
 from actorlib.transport.link import Link
@@ -19,7 +20,6 @@ from actorlib.transport.messages import (
     NodeRegister,
     NodeRegistered,
     NodeReport,
-    NodesChanged,
     NodesList,
     NodeView,
     ShutdownNode,
@@ -41,8 +41,7 @@ class Nodes:
         self.awaited: dict[NodeId, None] = {}
         self.hosts: dict[NodeId, tuple[str, int]] = {}  # machine and pid of those that are not lost
         self._fenced: dict[NodeId, None] = {}
-        self._dirty: dict[NodeId, None] = {}
-        self._scheduled = False
+        self._news = News(port, self.views, self.links)
 
     def load(self, key: bytes, value: bytes) -> None:
         node_id = NodeId(key)
@@ -91,7 +90,7 @@ class Nodes:
         self._port.persist(TABLE, node_id, record[0])
         self.links[node_id] = link
         self._port.send(link, NodeRegistered(message.request_id, tuple(self.views.values())))
-        self._mark(node_id)
+        self._news.moved(node_id)
         reconcile()
         self._on_changed()
         return True
@@ -102,7 +101,7 @@ class Nodes:
         if view is None or not view.alive or view.epoch != message.epoch:
             return
         self.views[node_id] = view._replace(available=message.available, waiting=message.waiting)
-        self._mark(node_id)
+        self._news.changed(node_id)
         self._on_changed()
 
     def list_all(self, link: Link, message: NodesList) -> None:
@@ -119,7 +118,7 @@ class Nodes:
         self.awaited.pop(node_id, None)
         self.hosts.pop(node_id, None)
         self._fence(node_id)
-        self._mark(node_id)
+        self._news.moved(node_id)
         self._on_lost(node_id, reason, planned)
 
     def _fence(self, node_id: NodeId) -> None:
@@ -128,6 +127,7 @@ class Nodes:
         while len(self._fenced) > limits.lost_nodes_kept_max:
             oldest = next(iter(self._fenced))
             del self._fenced[oldest]
+            self.views.pop(oldest, None)
             self._port.persist(TABLE, oldest, None)
 
     def cut_off(self, link: Link) -> None:
@@ -148,21 +148,6 @@ class Nodes:
         """Alive, as far as anybody knows."""
         view = self.views.get(node_id)
         return view is not None and view.alive
-
-    def _mark(self, node_id: NodeId) -> None:
-        """Tell the other nodes, batched: the messages don't grow with the number of reports."""
-        self._dirty[node_id] = None
-        if not self._scheduled:
-            self._scheduled = True
-            self._port.call_later(limits.node_report_period_s / 2, self._broadcast)
-
-    def _broadcast(self) -> None:
-        self._scheduled = False
-        dirty, self._dirty = self._dirty, {}
-        for node_id, link in self.links.items():
-            others = tuple(self.views[changed] for changed in dirty if changed != node_id)
-            if others:
-                self._port.send(link, NodesChanged(others))
 
     def check(self) -> None:
         for node_id, view in self.views.items():

@@ -99,6 +99,12 @@ class Port(Protocol):
     def views(self) -> Sequence[NodeView]:
         """All nodes, this one with what is free right now."""
 
+    def view(self, node_id: NodeId) -> NodeView | None:
+        """One of them."""
+
+    def recent_views(self) -> Sequence[NodeView]:
+        """This node and some others, those of which it has heard last; all, where there are few."""
+
     def spilled(self, node_id: NodeId, demand: Resources) -> None:
         """A demand was sent to that node: until it reports, its view has that much less free."""
 
@@ -156,9 +162,8 @@ class LeaseTable:
         strategy = message.strategy
         if strategy and strategy[0] == "group":
             return self._group_elsewhere(request)
-        views = self._port.views()
         if strategy and strategy[0] == "node" and not strategy[2]:
-            target = next((view for view in views if view.address.node_id == strategy[1]), None)
+            target = self._port.view(strategy[1])
             if target is None or not target.alive:
                 text = f"node {strategy[1].hex()[:8]}, which the task must run on (soft=False), is not alive"
                 request.answer(messages.LeaseRefused(message.request_id, "TaskUnschedulableError", text))
@@ -167,13 +172,28 @@ class LeaseTable:
         if far and not has_waited and self._may_run_here(request):
             return False
         self._turn += 1
-        chosen = policy.choose(views, self.node_id, message.resources, strategy, message.locality, self._turn)
-        if chosen is None or chosen == self.node_id:
+        target = self._choose(request)
+        if target is None or target.address.node_id == self.node_id:
             return False
-        target = next(view for view in views if view.address.node_id == chosen)
-        self._port.spilled(chosen, message.resources)
+        self._port.spilled(target.address.node_id, message.resources)
         request.answer(messages.LeaseSpilled(message.request_id, target.address))
         return True
+
+    def _choose(self, request: Request) -> NodeView | None:
+        """The node for a request. Of many nodes some are looked at first, and all only where none of those will do."""
+        message = request.message
+        demand, strategy = message.resources, message.strategy
+        if not strategy or strategy[0] == "default":
+            near = policy.preferred(message.locality)
+            view = self._port.view(near) if near is not None else None
+            if view is not None and policy.has_room(view, demand):
+                return view
+            found = policy.roomiest(self._port.recent_views(), self.node_id, demand)
+            if found is not None:
+                return self._port.view(found)
+        views = self._port.views()
+        chosen = policy.choose(views, self.node_id, demand, strategy, message.locality, self._turn)
+        return self._port.view(chosen) if chosen is not None else None
 
     def _group_elsewhere(self, request: Request) -> bool:
         _, group_id, index = request.message.strategy[:3]
@@ -186,7 +206,7 @@ class LeaseTable:
             return True
         if isinstance(found, str) or found == self.node_id:
             return False
-        target = next((view for view in self._port.views() if view.address.node_id == found), None)
+        target = self._port.view(found)
         if target is None:
             return False
         request.answer(messages.LeaseSpilled(request.message.request_id, target.address))

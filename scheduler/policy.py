@@ -81,7 +81,7 @@ def choose(
     kind = strategy[0] if strategy else "default"
     near = preferred(locality)
     if kind == "default" and near is None:
-        at_once = _least_used(views, here, demand)
+        at_once = roomiest(views, here, demand)
         if at_once is not None:
             return at_once
     feasible = [view for view in views if is_feasible(view, demand, strategy)]
@@ -104,7 +104,12 @@ def choose(
     return min(roomy, key=lambda view: _rank(view, demand, here)).address.node_id
 
 
-def _least_used(views: Sequence[NodeView], here: NodeId, demand: Resources) -> NodeId | None:
+def has_room(view: NodeView, demand: Resources) -> bool:
+    """Whether a demand could run there at once."""
+    return view.alive and fits(demand, view.available)
+
+
+def roomiest(views: Sequence[NodeView], here: NodeId, demand: Resources) -> NodeId | None:
     """The choice of DEFAULT where nothing pulls elsewhere, None if no node has room: most requests go this way.
 
     Nothing ranks before this node while it is used little, so the others need not be looked at; with a thousand of
@@ -112,10 +117,10 @@ def _least_used(views: Sequence[NodeView], here: NodeId, demand: Resources) -> N
     """
     for view in views:
         if view.address.node_id == here:
-            if view.alive and fits(demand, view.available) and not _rank(view, demand, here)[0]:
+            if has_room(view, demand) and not _rank(view, demand, here)[0]:
                 return here
             break
-    roomy = [view for view in views if view.alive and fits(demand, view.available)]
+    roomy = [view for view in views if has_room(view, demand)]
     return min(roomy, key=lambda view: _rank(view, demand, here)).address.node_id if roomy else None
 
 

@@ -70,6 +70,11 @@ spill_again_after_s = 0.3
 infeasible_after_s = 2.0
 """A demand that no node could satisfy is reported as such after this long (nodes may be joining)."""
 node_report_period_s = 0.1
+views_told_per_s_max = 10_000
+"""Reports that the GCS takes in a second; it tells nodes of each other twice as often. With more nodes than a period
+has room for, periods grow."""
+views_in_message_max = 128
+"""Nodes of which one message tells what they have free, and among which a task is placed before all are looked at."""
 unknown_node_tries_max = 50  # a report period apart: a node of which we have not heard yet
 heartbeat_period_s = 0.5
 lease_wait_told_after_s = 0.1

@@ -702,7 +702,7 @@ class GcsStarted(NamedTuple):
 
 
 class NodeReport(NamedTuple):
-    """node -> GCS, batched: at most every limits.node_report_period_s while something changed."""
+    """node -> GCS, batched: at most once in ``pace.report_period_s`` while something changed."""
 
     epoch: int
     available: Resources
@@ -710,9 +710,15 @@ class NodeReport(NamedTuple):
 
 
 class NodesChanged(NamedTuple):
-    """GCS -> nodes: the new views of those that changed."""
+    """GCS -> nodes: the views of those that came or were lost."""
 
     nodes: tuple[NodeView, ...]
+
+
+class NodesFree(NamedTuple):
+    """GCS -> nodes: what those of which a view is known have free now. See ``gcs/news.py``."""
+
+    nodes: tuple[tuple[NodeId, Resources], ...]
 
 
 class NodesList(NamedTuple):
@@ -1276,6 +1282,7 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (118, NodeRegistered, _D.FROM_GCS),
     (119, NodeReport, _D.TO_GCS),
     (120, NodesChanged, _D.FROM_GCS),
+    (210, NodesFree, _D.FROM_GCS),
     (121, NodesList, _D.TO_GCS),
     (122, Heartbeat, _D.TO_GCS),
     (123, HeartbeatSeen, _D.FROM_GCS),

@@ -18,7 +18,7 @@ from typing import Any
 
 from actorlib.scheduler.lease import LeaseTable
 from actorlib.scheduler.resources import Pool
-from actorlib.transport import limits, messages
+from actorlib.transport import limits, messages, pace
 from actorlib.transport.drivers.loop import Loop
 from actorlib.transport.ids import IdFactory, NodeId
 from actorlib.transport.link import Address, Link
@@ -45,6 +45,7 @@ class Member:
         self.is_registered = False
         self.wants_to_belong = False
         self._views: dict[NodeId, NodeView] = {}
+        self._recent: dict[NodeId, None] = {}  # those of which we have heard last
         self._reporting = False
         self._reported: Any = None
         self._facts: dict[int, tuple[Any, ...]] = {}
@@ -137,10 +138,25 @@ class Member:
         self._see(message.nodes)
         self.leases.recheck(self._now())
 
+    def _on_nodes_free(self, _: Link, message: messages.NodesFree) -> None:
+        for node_id, available in message.nodes:
+            view = self._views.get(node_id)
+            if view is not None and view.alive:
+                self._views[node_id] = view._replace(available=available)
+                self._heard_of(node_id)
+        self.leases.recheck(self._now())
+
+    def _heard_of(self, node_id: NodeId) -> None:
+        self._recent.pop(node_id, None)
+        self._recent[node_id] = None
+        if len(self._recent) > limits.views_in_message_max:
+            del self._recent[next(iter(self._recent))]
+
     def _see(self, views: Sequence[NodeView]) -> None:
         for view in views:
             before = self._views.get(view.address.node_id)
             self._views[view.address.node_id] = view
+            self._heard_of(view.address.node_id)
             if not view.alive and (before is None or before.alive):
                 self._node_lost(view)
             elif view.alive and before is None:
@@ -157,19 +173,21 @@ class Member:
     # -- the other nodes -----------------------------------------------------------------------------------------------
     def views(self) -> Sequence[NodeView]:
         here = self.loop.address.node_id
-        mine = NodeView(
-            self.loop.address,
-            self.epoch,
-            True,
-            self.pool.total,
-            self.pool.visible(),
-            self.labels,
-            self.hostname,
-            0,
-            (),
-            "",
-        )
-        return [mine, *(view for node_id, view in self._views.items() if node_id != here)]
+        return [self._own_view(), *(view for node_id, view in self._views.items() if node_id != here)]
+
+    def view(self, node_id: NodeId) -> NodeView | None:
+        return self._own_view() if node_id == self.loop.address.node_id else self._views.get(node_id)
+
+    def recent_views(self) -> Sequence[NodeView]:
+        here = self.loop.address.node_id
+        if len(self._views) <= limits.views_in_message_max:
+            return self.views()
+        return [self._own_view(), *(self._views[node_id] for node_id in self._recent if node_id != here)]
+
+    def _own_view(self) -> NodeView:
+        free = self.pool.visible()
+        address, total = self.loop.address, self.pool.total
+        return NodeView(address, self.epoch, True, total, free, self.labels, self.hostname, 0, (), "")
 
     def node_addresses(self) -> list[Address]:
         return [view.address for view in self._views.values() if view.alive]
@@ -188,7 +206,7 @@ class Member:
         """Resources have moved: tell the GCS, batched."""
         if not self._reporting:
             self._reporting = True
-            self.loop.call_later(limits.node_report_period_s, self._report)
+            self.loop.call_later(pace.report_period_s(len(self._views)), self._report)
 
     def _report(self) -> None:
         self._reporting = False

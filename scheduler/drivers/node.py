@@ -124,6 +124,7 @@ class NodeService(Member):
             ),
             m.LeaseReturned: self._on_lease_returned,
             m.NodesChanged: self._on_nodes_changed,
+            m.NodesFree: self._on_nodes_free,
             m.NodeRegistered: self._on_registered,
             m.GroupUpdate: self._on_group_update,
             m.StartActor: self._on_start_actor,

@@ -6,7 +6,7 @@ import pytest
 
 from actorlib.gcs.nodes import Nodes
 from actorlib.transport import limits
-from actorlib.transport.messages import NodeRegistered, NodeReport, NodesChanged, NodesList, ShutdownNode
+from actorlib.transport.messages import NodeRegistered, NodeReport, NodesChanged, NodesFree, NodesList, ShutdownNode
 
 
 class Heard:
@@ -70,12 +70,11 @@ def test_reports_are_passed_on_in_one_batch_with_the_newest_of_each(nodes, make,
     assert c.take() == []
     port.fire()
     (told,) = c.take()
-    assert {view.hostname: view.available for view in told.nodes} == {
-        "host-a": {"CPU": 7_000},
-        "host-b": {"CPU": 5_000},
-    }
-    assert told.nodes[0].waiting == (("waits", 2),) and told.nodes[0].total == {"CPU": 20_000}
-    assert [view.hostname for view in a.take()[0].nodes] == ["host-b"]
+    assert told == NodesFree(((make.node_id("a"), {"CPU": 7_000}), (make.node_id("b"), {"CPU": 5_000})))
+    assert a.take() == [told]
+    nodes.list_all(c, NodesList(1))
+    (reply,) = c.take()
+    assert reply.nodes[0].waiting == (("waits", 2),) and reply.nodes[0].total == {"CPU": 20_000}
 
 
 def test_nothing_is_broadcast_while_nothing_changes(nodes, make, port):
@@ -159,7 +158,7 @@ def test_only_the_last_lost_nodes_are_kept(nodes, make, port, monkeypatch):
     for name in "abc":
         join(nodes, make, name)
         nodes.lost(make.node_id(name), "gone")
-    assert {key for _, key in port.rows} == {make.node_id("b"), make.node_id("c")}
+    assert {key for _, key in port.rows} == set(nodes.views) == {make.node_id("b"), make.node_id("c")}
 
 
 def test_a_node_that_is_cut_off_is_awaited_and_gets_nothing_to_do(nodes, make):

@@ -49,6 +49,11 @@ class Node:
         mine = NodeView(Address(HERE, HERE, ""), 1, True, pool.total, pool.visible(), {}, "", 1, (), "")
         return [mine, *self.others]
 
+    def view(self, node_id):
+        return next((view for view in self.views() if view.address.node_id == node_id), None)
+
+    recent_views = views
+
     def group_node(self, group_id, index):
         return self.groups.get(group_id)
 

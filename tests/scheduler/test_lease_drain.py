@@ -51,6 +51,11 @@ class Drain(RuleBasedStateMachine):
     def views(self):
         return [NodeView(Address(HERE, HERE, ""), 1, True, TOTAL, self.pool.visible(), {}, "", 1, (), "")]
 
+    def view(self, node_id):
+        return next((view for view in self.views() if view.address.node_id == node_id), None)
+
+    recent_views = views
+
     def group_node(self, group_id, index):
         return HERE if group_id in self.placed else None
 

@@ -42,6 +42,11 @@ class Node:
         here = NodeView(address("here"), 1, True, pool.total, pool.visible(), {"zone": "a"}, "", 1, (), "")
         return [here, *self.others.values()]
 
+    def view(self, node_id):
+        return next((view for view in self.views() if view.address.node_id == node_id), None)
+
+    recent_views = views
+
     def group_node(self, group_id, index):
         return self.group
 
@@ -243,3 +248,29 @@ def test_the_node_is_told_of_each_demand_that_is_sent_away():
     node.join("there")
     node.ask((), cpus=2)
     assert node.sent_away == [(address("there").node_id, {"CPU": 2 * UNIT})]
+
+
+def test_of_many_nodes_some_are_looked_at_first_and_all_only_where_none_of_those_has_room(node):
+    for name, free in (("heard", 4), ("other", 4), ("full", 0)):
+        node.join(name, free=free)
+    node.ask(("default",), cpus=4)  # fills this node
+
+    def recent(*names):
+        return lambda: [node.views()[0], *(node.others[name] for name in names)]
+
+    for heard_of, chosen in ((("heard", "full"), "heard"), (("other", "full"), "other"), (("full",), "heard")):
+        node.recent_views = recent(*heard_of)
+        (passed_on,) = node.ask(("default",))
+        assert passed_on.node == address(chosen)
+
+
+def test_many_nodes_need_not_be_looked_at_where_the_argument_lies_on_one_with_room(node):
+    node.join("near")
+    node.join("far")
+    node.recent_views = lambda: pytest.fail("no other node is of interest")
+    message = LeaseRequest(
+        1, b"job", {"CPU": UNIT}, ("default",), "", 1, 0, 1, ((address("near").node_id, 1 << 30),), 0, "work"
+    )
+    answers = []
+    node.table.request(0.0, b"holder", message, answers.append)
+    assert answers == [LeaseSpilled(1, address("near"))]

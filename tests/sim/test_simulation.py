@@ -197,7 +197,7 @@ def test_what_lies_on_a_node_that_nobody_has_told_of_yet_is_waited_for():
         far = actorlib.remote(lambda value: float(value[0]))
         strategy = NodeAffinitySchedulingStrategy(world.nodes[1].node_id.hex(), soft=False)
         ref = far.options(scheduling_strategy=strategy).remote(actorlib.put(np.full(100_000, 5.0)))
-        world.after(0.3, lambda: world.gcs.nodes._mark(world.nodes[0].node_id))
+        world.after(0.3, lambda: world.gcs.nodes._news.moved(world.nodes[0].node_id))
         assert actorlib.get(ref) == 5.0
         del ref
 
