@@ -10,6 +10,7 @@ and which nested NamedTuples are to be rebuilt. Anything else is refused as ``Ma
 
 from __future__ import annotations
 
+import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from actorlib.transport import limits, messages
 from actorlib.transport.link import Address
 
 FRAME_EXTENSION = 1
+TYPES_KEPT_MAX = 256
+PACKER_BYTES_KEPT_MAX = 1 << 20
 VERSION_BYTES = 32  # the first bytes of a session, in which its version must lie
 Decoder = Callable[[Any], Any]
 
@@ -61,7 +64,7 @@ def _rebuild(kind: Any) -> Decoder | None:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         each = _rebuild(arguments[0]) or _check_items(arguments[0])
-        return None if each is None else lambda items: tuple([each(item) for item in items])
+        return None if each is None else lambda items: tuple([each(item) for item in items]) if items else ()
     if origin is dict and arguments:
         return _check_entries(*arguments)
     if origin in (typing.Union, types.UnionType):
@@ -104,28 +107,40 @@ def _check_entries(key_kind: Any, value_kind: Any) -> Decoder:
 
 
 def _decoder(cls: Any) -> Decoder:
-    """A function that checks the fields of one class and makes an instance."""
+    """A function that checks the fields of one class and makes an instance.
+
+    The types of a message's fields are few in their combinations: those that were found right are looked up at once.
+    """
     known = _DECODERS.get(cls)
     if known is not None:
         return known
     hints = typing.get_type_hints(cls)
-    count = len(cls._fields)
-    checks = [(i, a) for i, name in enumerate(cls._fields) if (a := _allowed(hints[name])) is not None]
+    allowed = [_allowed(hints[name]) for name in cls._fields]
     rebuilds = [(i, r) for i, name in enumerate(cls._fields) if (r := _rebuild(hints[name])) is not None]
-    make = cls._make
+    right: dict[tuple[type, ...], None] = {}
+    new = tuple.__new__
+
+    def check(fields: Any, types_of_fields: tuple[type, ...]) -> None:
+        if len(fields) != len(allowed):
+            raise MalformedBatch(f"{cls.__name__} has {len(allowed)} fields")
+        for name, kind, kinds in zip(cls._fields, types_of_fields, allowed, strict=True):
+            if kinds is not None and kind not in kinds:
+                raise MalformedBatch(f"{cls.__name__}.{name} is a {kind.__name__}")
+        if len(right) < TYPES_KEPT_MAX:
+            right[types_of_fields] = None
 
     def decode(fields: Any) -> Any:
-        if type(fields) is not tuple or len(fields) != count:
-            raise MalformedBatch(f"{cls.__name__} has {count} fields")
-        for index, allowed in checks:
-            if type(fields[index]) not in allowed:
-                raise MalformedBatch(f"{cls.__name__}.{cls._fields[index]} is a {type(fields[index]).__name__}")
-        if rebuilds:
-            items = list(fields)
-            for index, rebuild in rebuilds:
-                items[index] = rebuild(items[index])
-            return make(items)
-        return make(fields)
+        if type(fields) is not tuple:
+            raise MalformedBatch(f"{cls.__name__} is not an array")
+        types_of_fields = tuple(map(type, fields))
+        if types_of_fields not in right:
+            check(fields, types_of_fields)
+        if not rebuilds:
+            return new(cls, fields)
+        items = list(fields)
+        for index, rebuild in rebuilds:
+            items[index] = rebuild(items[index])
+        return new(cls, items)
 
     _DECODERS[cls] = decode
     return decode
@@ -157,28 +172,46 @@ class InPlace:
         self.view = view
 
 
-class _Frames:
-    """Collects the payloads of one batch that become frames of their own."""
+class _Encoder(threading.local):
+    """Packs batches, and collects the payloads of one that become frames of their own.
 
-    __slots__ = ("frames",)
+    Making a packer takes as long as packing a small batch, so each thread has one.
+    """
 
     def __init__(self) -> None:
-        self.frames: list[memoryview] = []
+        self._frames: list[memoryview] = []
+        self._renew()
 
-    def __call__(self, item: Any) -> Any:
+    def _renew(self) -> None:
+        self._packer = msgpack.Packer(default=self._payload, use_bin_type=True)
+
+    def encode(self, batch: list[tuple[Any, ...]]) -> list[Any]:
+        try:
+            body = self._packer.pack(batch)
+        except BaseException:
+            self._frames = []
+            self._renew()  # it has packed some of it
+            raise
+        if len(body) > PACKER_BYTES_KEPT_MAX:
+            self._renew()  # its buffer never shrinks
+        frames, self._frames = self._frames, []
+        return [body, *frames]
+
+    def _payload(self, item: Any) -> Any:
         view = memoryview(item.view if type(item) is InPlace else item).cast("B")
         if view.nbytes < limits.own_frame_bytes_min:
             return bytes(view)
-        self.frames.append(view)
-        return msgpack.ExtType(FRAME_EXTENSION, len(self.frames).to_bytes(4, "little"))
+        self._frames.append(view)
+        return msgpack.ExtType(FRAME_EXTENSION, len(self._frames).to_bytes(4, "little"))
+
+
+_ENCODER = _Encoder()
 
 
 def encode_batch(batch: Sequence[tuple[Any, ...]]) -> list[Any]:
     """``[body, *payload frames]`` for messages of ``messages.TABLE``."""
-    hook = _Frames()
     codes = _CODES
-    body = msgpack.packb([codes[type(message)] + message for message in batch], default=hook, use_bin_type=True)
-    return [body, *hook.frames]
+    return _ENCODER.encode([codes[type(message)] + message for message in batch])
 
 
 def version_of(body: Any) -> int | None:

@@ -130,3 +130,23 @@ def test_the_version_is_read_before_anything_else():
     assert codec.version_of(memoryview(body)) == 7
     for other in (codec.encode_batch([messages.Done(7)])[0], b"", b"\x91", b"\xff" * 64, body[:2]):
         assert codec.version_of(memoryview(other)) is None
+
+
+def test_what_was_refused_leaves_nothing_in_the_next_batch():
+    class Unknown:
+        """msgpack asks what to do with it, and nobody knows."""
+
+    large = bytes(limits.own_frame_bytes_min)
+    with pytest.raises(TypeError):
+        codec.encode_batch([messages.DebugPing(1, codec.InPlace(large)), messages.DebugPing(2, Unknown())])
+    assert len(codec.encode_batch([messages.DebugPing(3, b"x")])) == 1
+    body, frame = codec.encode_batch([messages.DebugPing(4, codec.InPlace(large))])
+    assert codec.decode_batch(body, [frame]) == [messages.DebugPing(4, large)]
+
+
+def test_a_field_of_the_wrong_type_is_refused_as_often_as_it_comes():
+    body = msgpack.packb([(codec._CODES[messages.DebugPing][0], "one", b"x")])
+    for _ in range(3):
+        with pytest.raises(codec.MalformedBatch, match=r"DebugPing\.request_id is a str"):
+            codec.decode_batch(body)
+        assert codec.decode_batch(codec.encode_batch([messages.DebugPing(1, b"x")])[0])

@@ -43,13 +43,14 @@ class Links(Protocol):
 class Shortcut:
     """One end. ``link`` is None until the other end has said which one it is of."""
 
-    __slots__ = ("fd", "is_open", "link", "send", "socket")
+    __slots__ = ("fd", "is_open", "link", "receive", "send", "socket")
 
     def __init__(self, connection: socket.socket, link: SocketLink | None) -> None:
         connection.setblocking(False)
         self.socket = connection
         self.fd = connection.fileno()
         self.send = connection.send
+        self.receive = connection.recv_into
         self.link = link
         self.is_open = False  # both ends use it
 
@@ -63,6 +64,8 @@ class Shortcuts:
         self._epoll = epoll
         self._path = endpoint.removeprefix(IPC) + SUFFIX if endpoint.startswith(IPC) else ""
         self._shortcuts: dict[int, Shortcut] = {}
+        # One place to receive into: allocating that much for each packet takes longer than copying a small one.
+        self._packet = memoryview(bytearray(limits.shortcut_packet_bytes_max))
         self._listener = self._listen() if self._path else None
         self.listener_fd = self._listener.fileno() if self._listener is not None else -1
 
@@ -139,7 +142,7 @@ class Shortcuts:
         if shortcut is None:
             return None  # closed, for something that came just before
         try:
-            packet = shortcut.socket.recv(limits.shortcut_packet_bytes_max)
+            packet = bytes(self._packet[: shortcut.receive(self._packet)])
         except BlockingIOError:
             return None
         except OSError:
