@@ -94,14 +94,11 @@ class Process:
 
     # -- what the world gives (a simulation gives something else) ------------------------------------------------------
     def _make_loop(self, address: Address, hello: messages.Hello, trace_dir: str | None) -> Loop:
-        is_driver = hello.role == "driver"
         access = None
         if self.credentials is not None:
             access, register = self.credentials.open()
             self.handlers[messages.KeysChanged] = lambda _, __: register.refresh()
-        return Loop(
-            address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir, spin=is_driver, access=access
-        )
+        return Loop(address, hello, self.handlers, self._on_link_down, trace_dir=trace_dir, spin=True, access=access)
 
     def _make_store(self, node_id: NodeId, host_id: str) -> StoreClient:
         return StoreClient(node_id, host_id)
