@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import json
+import operator
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
@@ -19,6 +20,7 @@ from actorlib.remote_function import RemoteFunction
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
+_id_of = operator.attrgetter("_id")
 
 
 class Context:
@@ -261,12 +263,11 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     if not isinstance(refs, list | tuple):
         raise TypeError(f"get() takes an ObjectRef or a list of them, not a {type(refs).__name__}")
     engine = _engine.current()
-    kind = engine.ref_type
-    for position, ref in enumerate(refs):
-        if type(ref) is not kind:
-            if isinstance(ref, ObjectRef):
-                _engine.check_ref(ref, engine)
-            raise TypeError(f"get() takes ObjectRefs, but item {position} is a {type(ref).__name__}")
+    if set(map(type, refs)) != {engine.ref_type}:
+        for position, ref in enumerate(refs):
+            if not isinstance(ref, ObjectRef):
+                raise TypeError(f"get() takes ObjectRefs, but item {position} is a {type(ref).__name__}")
+            _engine.check_ref(ref, engine)
     return engine.get(refs, timeout)
 
 
@@ -286,20 +287,23 @@ def wait(
         raise TypeError("wait() takes a list of ObjectRefs, not a single one: wait([ref])")
     if not isinstance(refs, list | tuple):
         raise TypeError(f"wait() takes a list of ObjectRefs, not a {type(refs).__name__}")
-    for position, ref in enumerate(refs):
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"wait() takes ObjectRefs, but item {position} is a {type(ref).__name__}")
+    kinds = set(map(type, refs))  # programs call this once for each of many: nothing here loops in Python
+    if kinds != {ObjectRef}:
+        for position, ref in enumerate(refs):
+            if not isinstance(ref, ObjectRef):
+                raise TypeError(f"wait() takes ObjectRefs, but item {position} is a {type(ref).__name__}")
     if not refs:
         return [], []
-    if len({ref._id for ref in refs}) != len(refs):
+    if len(set(map(_id_of, refs))) != len(refs):
         raise ValueError("wait() takes each ObjectRef once; the list has duplicates")
     if isinstance(num_returns, bool) or not isinstance(num_returns, int) or not 1 <= num_returns <= len(refs):
         raise ValueError(f"num_returns={num_returns}: must be between 1 and the number of references, {len(refs)}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout={timeout}: must be at least 0, or None")
     engine = _engine.current()
-    for ref in refs:
-        _engine.check_ref(ref, engine)
+    if kinds != {engine.ref_type}:
+        for ref in refs:
+            _engine.check_ref(ref, engine)
     return engine.wait(refs, num_returns, timeout, fetch_local)
 
 

@@ -27,7 +27,7 @@ session_resend_after_s = 2.0
 session_resend_after_s_max = 30.0
 shortcuts_max = 256
 """Short ways to peers of the same node that a process has at a time; the others are reached over ZeroMQ alone."""
-shortcut_after_batches = 4
+shortcut_after_batches = 2
 """Batches sent on a link before it gets a shortcut: who is talked to once does without."""
 shortcut_packet_bytes_max = 64 << 10
 

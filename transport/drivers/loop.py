@@ -48,7 +48,7 @@ READABLE = int(zmq.POLLIN)
 NOBLOCK = int(zmq.NOBLOCK)
 MORE = int(zmq.RCVMORE)
 LOOK_EVERY_S = 0.001
-PARK_AFTER_LOOKS = 5
+PARK_AFTER_LOOKS = 1
 
 
 class Follower:
