@@ -65,6 +65,7 @@ class Transfers:
         self._open: dict[ObjectId, memoryview] = {}
         self._small: tuple[Slab, slab.Filler] | None = None  # where the next small object goes
         self._ticking = False
+        self.pulled_bytes = 0
         m = messages
         self.handlers: dict[type, Handler] = {
             m.PullOpen: lambda link, message: self.serving.opened(link.peer, message),
@@ -148,6 +149,7 @@ class Transfers:
     def write(self, object_id: ObjectId, offset: int, data: Payload) -> None:
         arrival = self._arrivals[object_id]
         arrival.sink.write(arrival.offset + offset, data)
+        self.pulled_bytes += len(data)
         self.serving.arrived(object_id, offset)
 
     def abandon(self, object_id: ObjectId) -> None:

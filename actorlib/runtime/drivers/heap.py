@@ -2,7 +2,8 @@
 
 By default glibc gives a freed array's pages back to the kernel at once, and the next array of that size faults them in
 again: for tasks that make arrays of a megabyte this is more than half of their time. So workers let it keep a bounded
-amount, and give that back when they have had nothing to do for a moment.
+amount, and give that back when they have had nothing to do for a moment. So does a node, which receives objects in
+chunks of that size.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ _LIBRARY = ctypes.CDLL(None)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep up to KEPT_BYTES_MAX of free memory. Done once, by the zygote; workers inherit it."""
+    """Let the C library keep up to KEPT_BYTES_MAX of free memory.
+
+    Done once, by the node and by the zygote; workers inherit it.
+    """
     mallopt = getattr(_LIBRARY, "mallopt", None)
     if mallopt is not None:  # it is glibc
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES_MAX)

@@ -22,6 +22,7 @@ from actorlib.runtime.drivers.session_file import address_from_json, address_to_
 
 WORKER_MODULE = "actorlib.runtime.drivers.worker"
 LAUNCH_TIMEOUT_S = 30.0
+TIDY_PERIOD_S = 2.0
 
 
 @dataclass
@@ -196,10 +197,12 @@ def main() -> None:
 
 
 def _serve(settings: dict[str, Any], session_dir: str) -> None:
+    from actorlib.runtime.drivers import heap
     from actorlib.scheduler.drivers.zygote import ZygoteClient
     from actorlib.transport.drivers import loop as _of_both  # noqa: F401  what the zygote needs as well is imported once
     from actorlib.transport.drivers import processes
 
+    heap.keep_freed_memory()
     processes.become_subreaper()
     processes.set_process_name("node")
     processes.raise_fd_limit()
@@ -256,6 +259,9 @@ class Node:
         if self._life_fd >= 0:
             self.loop.add_reader(self._life_fd, self._launcher_gone)
         self.loop.check = self._check
+        self._pulled_bytes = 0
+        self._is_untidy = False
+        self._tidy()
         self.service.register()
         self.service.workers.prestart(min(keep, 64))
 
@@ -358,6 +364,18 @@ class Node:
             self.gcs_service.nodes.lost(node_id, f"its process {os_pid} ended")
 
         self.loop.add_reader(pidfd, ended)
+
+    def _tidy(self) -> None:
+        """Chunks that come from other nodes are received into memory that is kept between them: later it goes back."""
+        from actorlib.runtime.drivers import heap
+
+        before, self._pulled_bytes = self._pulled_bytes, self.store.transfers.pulled_bytes
+        if self._pulled_bytes != before:
+            self._is_untidy = True
+        elif self._is_untidy:
+            self._is_untidy = False
+            heap.give_back()
+        self.loop.call_later(TIDY_PERIOD_S, self._tidy)
 
     def _launcher_gone(self) -> None:
         self.loop.remove_reader(self._life_fd)
