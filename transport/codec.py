@@ -10,7 +10,6 @@ and which nested NamedTuples are to be rebuilt. Anything else is refused as ``Ma
 
 from __future__ import annotations
 
-import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -172,10 +171,10 @@ class InPlace:
         self.view = view
 
 
-class _Encoder(threading.local):
-    """Packs batches, and collects the payloads of one that become frames of their own.
+class Encoder:
+    """Packs batches, and collects the payloads of one that become frames of their own. For one thread at a time.
 
-    Making a packer takes as long as packing a small batch, so each thread has one.
+    Making a packer takes as long as packing a small batch, so who packs many keeps one.
     """
 
     def __init__(self) -> None:
@@ -185,9 +184,11 @@ class _Encoder(threading.local):
     def _renew(self) -> None:
         self._packer = msgpack.Packer(default=self._payload, use_bin_type=True)
 
-    def encode(self, batch: list[tuple[Any, ...]]) -> list[Any]:
+    def encode(self, batch: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """``[body, *payload frames]`` for messages of ``messages.TABLE``."""
+        codes = _CODES
         try:
-            body = self._packer.pack(batch)
+            body = self._packer.pack([codes[type(message)] + message for message in batch])
         except BaseException:
             self._frames = []
             self._renew()  # it has packed some of it
@@ -205,13 +206,9 @@ class _Encoder(threading.local):
         return msgpack.ExtType(FRAME_EXTENSION, len(self._frames).to_bytes(4, "little"))
 
 
-_ENCODER = _Encoder()
-
-
 def encode_batch(batch: Sequence[tuple[Any, ...]]) -> list[Any]:
     """``[body, *payload frames]`` for messages of ``messages.TABLE``."""
-    codes = _CODES
-    return _ENCODER.encode([codes[type(message)] + message for message in batch])
+    return Encoder().encode(batch)
 
 
 def version_of(body: Any) -> int | None:

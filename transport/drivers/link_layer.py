@@ -124,6 +124,7 @@ class LinkLayer:
         self._named: dict[bytes, SocketLink] = {}  # the dialled ones by what the outbox calls them
         self._accepted: dict[bytes, SocketLink] = {}
         self._nonces = itertools.count(1)
+        self._encoder = codec.Encoder()
         self._loopback = LoopbackLink(self)
         self._posted: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._timers: list[tuple[float, int, LoopTimer]] = []
@@ -402,7 +403,7 @@ class LinkLayer:
             if self._trace is not None:
                 for message in batch:
                     self._trace.info("%.6f > %s %s", now, link.peer.process_id.hex()[:8], _shorten(message))
-            frames = codec.encode_batch(batch)
+            frames = self._encoder.encode(batch)
             size = len(frames[0]) if len(frames) == 1 else sum(len(frame) for frame in frames)
             self._send_frames(link, link.session.outgoing(now, frames, size))
             self._schedule_sweep(link, now)
