@@ -247,6 +247,9 @@ class Engine(Protocol):
     def nodes(self) -> list[dict[str, Any]]:
         """As in Ray: NodeID, Alive, NodeManagerHostname, Resources, Labels, ..."""
 
+    def drain_node(self, node_id: bytes, deadline_s: float | None, reason: str) -> None:
+        """Have a node leave; returns once it has been told."""
+
     def cluster_resources(self) -> dict[str, float]: ...
 
     def available_resources(self) -> dict[str, float]: ...

@@ -351,7 +351,7 @@ class Actors:
     def exited(self, _: Link | None, message: messages.ActorExited) -> None:
         actor = self._current(message.actor_id, message.incarnation)
         if actor is not None:
-            self._exited(actor, message.intended, message.death)
+            self._exited(actor, message.intended, message.death, message.moved)
 
     def _exited(self, actor: Actor, intended: bool, death: Death, planned: bool = False) -> None:
         """Its worker is gone. ``planned``: by no fault of its own, which does not count as a restart."""
@@ -359,7 +359,7 @@ class Actors:
         if intended or actor.released:
             end = ActorEnd.RELEASED if actor.released else ActorEnd.EXITED
             self._die(actor, actor.reason or death.text, None if intended and not death.text else death, end)
-        elif planned and (actor.spec.detached or limit != 0):
+        elif planned and (actor.spec.detached or limit != 0 or actor.spec.checkpoint):
             self._restart(actor, death, counts=False)
         elif limit < 0 or actor.restarts < limit:
             self._restart(actor, death)
@@ -372,7 +372,8 @@ class Actors:
         actor.incarnation += 1
         actor.death = death
         actor.worker = NOWHERE
-        self._move(actor, ActorState.RESTARTING, "its process ended and it is being restarted")
+        reason = "its process ended and it is being restarted" if counts else f"it is on its way: {death.text}"
+        self._move(actor, ActorState.RESTARTING, reason)
         self._changed(actor)
         self._start(actor)
 

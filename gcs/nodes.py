@@ -3,12 +3,13 @@
 A node that was declared lost stays lost: it comes back as a new one, with a new id. Views are soft state. What is
 persisted is who is there and who was lost, so that a GCS that begins anew knows whom to wait for: a node is *awaited*
 from then on, or from when its connection was cut off, until it registers (again) or is declared lost. An awaited node
-is alive for those who look, and is given nothing to do.
+is alive for those who look, and is given nothing to do. So is one that *drains*: it has said that it is leaving.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from actorlib.gcs.journal import Port
 from actorlib.gcs.news import News
@@ -17,6 +18,8 @@ from actorlib.transport.ids import NodeId
 from actorlib.transport.link import Link
 from actorlib.transport.messages import (
     NO_HOLDINGS,
+    NodeDrained,
+    NodeDrains,
     NodeRegister,
     NodeRegistered,
     NodeReport,
@@ -40,6 +43,7 @@ class Nodes:
         self.links: dict[NodeId, Link] = {}
         self.awaited: dict[NodeId, None] = {}
         self.hosts: dict[NodeId, tuple[str, int]] = {}  # machine and pid of those that are not lost
+        self._registered: dict[NodeId, NodeRegister] = {}  # as the disk has them
         self._fenced: dict[NodeId, None] = {}
         self._news = News(port, self.views, self.links)
 
@@ -48,10 +52,19 @@ class Nodes:
         if value == LOST:
             self._fenced[node_id] = None
             return
-        (registered,) = codec.decode_batch(value)
-        self.views[node_id] = self._view(registered)
+        registered, *drains = codec.decode_batch(value)
+        self.views[node_id] = self._view(registered, drains[0].reason if drains else "")
+        self._registered[node_id] = registered
         self.hosts[node_id] = (registered.host_id, registered.os_pid)
         self.awaited[node_id] = None
+
+    def _persist(self, node_id: NodeId) -> None:
+        """What it is, and whether it drains."""
+        view = self.views[node_id]
+        record: list[Any] = [self._registered[node_id]]
+        if view.drain:
+            record.append(NodeDrains(view.epoch, 0.0, view.drain))
+        self._port.persist(TABLE, node_id, codec.encode_batch(record)[0])
 
     def is_fenced(self, node_id: NodeId) -> str:
         """Why nothing of that node is to be done any more; "" if it may act."""
@@ -62,7 +75,7 @@ class Nodes:
         return ""
 
     @staticmethod
-    def _view(message: NodeRegister) -> NodeView:
+    def _view(message: NodeRegister, drain: str = "") -> NodeView:
         return NodeView(
             message.address,
             message.epoch,
@@ -74,6 +87,7 @@ class Nodes:
             message.os_pid,
             (),
             "",
+            drain,
         )
 
     def register(self, link: Link, message: NodeRegister, reconcile: Callable[[], None] = lambda: None) -> bool:
@@ -83,11 +97,12 @@ class Nodes:
         if fence:
             self._port.send(link, ShutdownNode(fence))
             return False
-        self.views[node_id] = self._view(message)
+        before = self.views.get(node_id)
+        self.views[node_id] = self._view(message, before.drain if before is not None else "")
         self.hosts[node_id] = (message.host_id, message.os_pid)
         self.awaited.pop(node_id, None)
-        record = codec.encode_batch([message._replace(request_id=0, holds=NO_HOLDINGS)])
-        self._port.persist(TABLE, node_id, record[0])
+        self._registered[node_id] = message._replace(request_id=0, holds=NO_HOLDINGS)
+        self._persist(node_id)
         self.links[node_id] = link
         self._port.send(link, NodeRegistered(message.request_id, tuple(self.views.values())))
         self._news.moved(node_id)
@@ -107,6 +122,25 @@ class Nodes:
     def list_all(self, link: Link, message: NodesList) -> None:
         self._port.send(link, NodeRegistered(message.request_id, tuple(self.views.values())))
 
+    def drains(self, link: Link, message: NodeDrains) -> None:
+        """It is leaving: everybody is told, so that nobody sends it work."""
+        node_id = link.peer.node_id
+        view = self.views.get(node_id)
+        if view is None or not view.alive or view.drain or view.epoch != message.epoch:
+            return
+        self.views[node_id] = view._replace(drain=message.reason)
+        self._persist(node_id)
+        self._news.moved(node_id)
+        self._on_changed()
+
+    def drained(self, link: Link, message: NodeDrained) -> None:
+        """It has left. What still was there goes elsewhere."""
+        node_id = link.peer.node_id
+        view = self.views.get(node_id)
+        if view is not None and view.alive and view.epoch == message.epoch:
+            self.views[node_id] = view._replace(drained=message.is_empty)
+            self.lost(node_id, message.text, planned=True)
+
     def lost(self, node_id: NodeId, reason: str, planned: bool = False) -> None:
         """It is over. ``planned``: it has left in good order."""
         view = self.views.get(node_id)
@@ -117,6 +151,7 @@ class Nodes:
         planned = planned or node_id in self.awaited
         self.awaited.pop(node_id, None)
         self.hosts.pop(node_id, None)
+        self._registered.pop(node_id, None)
         self._fence(node_id)
         self._news.moved(node_id)
         self._on_lost(node_id, reason, planned)
@@ -139,7 +174,10 @@ class Nodes:
 
     def alive(self) -> list[NodeView]:
         """Those that can be given something to do."""
-        return [view for node_id, view in self.views.items() if node_id in self.links]
+        return [view for node_id, view in self.views.items() if node_id in self.links and not view.drain]
+
+    def takes_work(self, node_id: NodeId) -> bool:
+        return node_id in self.links and not self.views[node_id].drain
 
     def is_alive(self, node_id: NodeId) -> bool:
         return node_id in self.links

@@ -13,6 +13,9 @@ wait is *brief*: recalled from the start, good for what its holder sends at once
 
 A request is told why it waits once it has waited for ``limits.lease_wait_told_after_s``: most never need to know.
 
+A node that *drains* grants nothing: what waits is passed on as soon as another node could ever run it, and every lease
+is recalled.
+
 A worker that is blocked lends its CPU. A request that no node could ever satisfy is reported after
 ``limits.infeasible_after_s``, since nodes may be about to join; one that another node can serve now is passed on
 (spillback).
@@ -128,6 +131,7 @@ class LeaseTable:
         self._served: dict[tuple[ProcessId, tuple[Any, ...]], int] = {}
         self._arrivals = 0
         self._turn = 0
+        self.drain = ""  # why nothing is granted any more
 
     # -- requests ------------------------------------------------------------------------------------------------------
     def request(
@@ -164,8 +168,9 @@ class LeaseTable:
             return self._group_elsewhere(request)
         if strategy and strategy[0] == "node" and not strategy[2]:
             target = self._port.view(strategy[1])
-            if target is None or not target.alive:
-                text = f"node {strategy[1].hex()[:8]}, which the task must run on (soft=False), is not alive"
+            if target is None or not target.takes_work():
+                why = f"drains ({target.drain})" if target is not None and target.alive else "is not alive"
+                text = f"node {strategy[1].hex()[:8]}, which the task must run on (soft=False), {why}"
                 request.answer(messages.LeaseRefused(message.request_id, "TaskUnschedulableError", text))
                 return True
         far = message.hops >= HOPS_MAX or (message.hops and strategy and strategy[0] == "spread")
@@ -254,6 +259,8 @@ class LeaseTable:
 
     def _may_run_here(self, request: Request) -> bool:
         """Whether its strategy allows this node, whatever is free."""
+        if self.drain:
+            return False
         strategy = request.message.strategy
         kind = strategy[0] if strategy else "default"
         if kind == "labels":
@@ -301,7 +308,7 @@ class LeaseTable:
         request.worker = worker.process_id
         if not request.is_actor:
             waiting = itertools.islice(self._waiting, OTHERS_LOOKED_AT)
-            request.recalled = any(self._would_help(request, other) for _, other in waiting)
+            request.recalled = bool(self.drain) or any(self._would_help(request, other) for _, other in waiting)
         request.answer(
             messages.LeaseGranted(
                 request.message.request_id, request.lease_id, worker, request.accelerators, request.recalled
@@ -324,6 +331,8 @@ class LeaseTable:
             found = self._port.group_node(strategy[1], strategy[2])
             reason = found if isinstance(found, str) else f"waiting for {show(demand)} in its placement group's bundle"
             reason = self._bundle_problem(request) or reason
+            if self.drain and self._pools(request):
+                reason = f"waiting for its placement group to leave this node, which drains ({self.drain})"
             self._wait(now, request, reason, messages.INFEASIBLE in reason)
             return
         views = self._port.views()
@@ -332,6 +341,8 @@ class LeaseTable:
                 self._wait(now, request, policy.why_infeasible(views, demand, strategy), True)
             return
         reason = f"waiting for {show(demand)}; free here: {show(self.pool.visible())}{self._holders()}"
+        if self.drain:
+            reason = f"waiting for {show(demand)} on another node: this one drains ({self.drain})"
         self._wait(now, request, reason, False)
 
     def _bundle_problem(self, request: Request) -> str:
@@ -386,6 +397,15 @@ class LeaseTable:
             free.get(name, 0) >= amount or given.get(name, 0) > 0 for name, amount in request.message.resources.items()
         )
 
+    def begin_drain(self, now: float, reason: str) -> None:
+        """Grant nothing from now on; have all leases back as soon as what runs on them is done."""
+        self.drain = reason
+        for lease in self.leases.values():
+            if lease.state is RequestState.GRANTED and not lease.is_actor and not lease.recalled:
+                lease.recalled = True
+                self._port.recall(lease.holder, lease.lease_id)
+        self.recheck(now)
+
     # -- what happens to leases ----------------------------------------------------------------------------------------
     def returned(
         self, now: float, lease_id: LeaseId, free_worker: Callable[[Request], None] | None = None
@@ -435,6 +455,8 @@ class LeaseTable:
     # -- placement groups ----------------------------------------------------------------------------------------------
     def prepare_bundles(self, group_id: GroupId, bundles: Sequence[tuple[int, Resources]]) -> str:
         """First phase: set the resources aside. Gives the reason if they aren't there, else ''."""
+        if self.drain:
+            return f"node {self.node_id.hex()[:8]} drains ({self.drain})"
         taken: list[int] = []
         for index, bundle in bundles:
             if (group_id, index) in self.bundles:

@@ -41,8 +41,17 @@ def may_run_on(view: NodeView, strategy: tuple[Any, ...]) -> bool:
 
 
 def is_feasible(view: NodeView, demand: Resources, strategy: tuple[Any, ...]) -> bool:
-    """Whether the node could run it if it were empty."""
-    return view.alive and may_run_on(view, strategy) and fits(demand, view.total)
+    """Whether the node could run it if it were empty. One that drains takes nothing any more."""
+    return view.takes_work() and may_run_on(view, strategy) and fits(demand, view.total)
+
+
+def has_room_elsewhere(
+    views: Sequence[NodeView], here: NodeId, demand: Resources, strategy: tuple[Any, ...]
+) -> NodeId | None:
+    """Another node that could begin with it at once, if there is one: the one that is used least."""
+    others = [v for v in views if v.address.node_id != here and is_feasible(v, demand, strategy)]
+    roomy = [view for view in others if fits(demand, view.available)]
+    return min(roomy, key=lambda view: _rank(view, demand, here)).address.node_id if roomy else None
 
 
 def used_fraction(view: NodeView, demand: Resources) -> float:
@@ -106,7 +115,7 @@ def choose(
 
 def has_room(view: NodeView, demand: Resources) -> bool:
     """Whether a demand could run there at once."""
-    return view.alive and fits(demand, view.available)
+    return view.takes_work() and fits(demand, view.available)
 
 
 def roomiest(views: Sequence[NodeView], here: NodeId, demand: Resources) -> NodeId | None:
@@ -141,6 +150,7 @@ def why_infeasible(views: Sequence[NodeView], demand: Resources, strategy: tuple
     totals = "; ".join(
         f"node {view.address.node_id.hex()[:8]} has {show(view.total)}"
         + (f" and labels {view.labels}" if extra else "")
+        + (f", but drains ({view.drain})" if view.drain else "")
         for view in views
         if view.alive
     )

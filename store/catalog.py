@@ -13,6 +13,7 @@ when room is needed.
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from typing import Protocol
 
 from actorlib.store import slab
@@ -290,6 +291,21 @@ class Catalog:
         place = self.objects.get(object_id)
         if place is not None:
             place.is_copy = False
+
+    def demoted(self, object_id: ObjectId) -> None:
+        """Another node keeps it now: this one is a copy."""
+        place = self.objects.get(object_id)
+        if place is not None:
+            place.is_copy = True
+
+    def kept_for_others(self, ours: Collection[ProcessId]) -> dict[ProcessId, list[ObjectId]]:
+        """What is lost to its owner if we go: objects that only we keep, by owners who are not among ``ours``."""
+        by_owner: dict[ProcessId, list[ObjectId]] = {}
+        for object_id, place in self.objects.items():
+            owner = place.owner or ProcessId(object_id[:8])
+            if not place.is_copy and owner not in ours:
+                by_owner.setdefault(owner, []).append(object_id)
+        return by_owner
 
     def free_copy(self, object_id: ObjectId) -> bool:
         """Drop an object that was copied here. False if it is here no more."""

@@ -39,7 +39,7 @@ from typing import Any, Protocol
 
 from actorlib.store.entry import Entry, Rare, Recipe, References, Waiter, is_error, is_stored, unwrap
 from actorlib.transport import messages
-from actorlib.transport.ids import ObjectId, ProcessId
+from actorlib.transport.ids import NodeId, ObjectId, ProcessId
 from actorlib.transport.link import Address
 from actorlib.transport.messages import VALUE_REFS, Value
 
@@ -62,6 +62,12 @@ class Port(Protocol):
 
     def promote(self, object_id: ObjectId, node: Address) -> None:
         """That node's copy is the one to keep from now on."""
+
+    def demote(self, object_id: ObjectId, node: Address) -> None:
+        """What that node has is a copy from now on."""
+
+    def keep(self, object_id: ObjectId, value: Value, leaving: Address) -> None:
+        """Have our node copy the object from ``leaving``, which goes; say so with ``copied`` and ``leaves``."""
 
     def error_value(self, kind: str, text: str) -> Value: ...
 
@@ -95,6 +101,7 @@ class OwnerTable:
         self._port = port
         self._borrowed_from_us: dict[ProcessId, dict[ObjectId, None]] = {}
         self._borrowed_from: dict[ProcessId, dict[ObjectId, None]] = {}
+        self._leaving: dict[NodeId, None] = {}  # nodes that drain, or have drained
         self._registered_us: dict[ProcessId, dict[ObjectId, int]] = {}  # by whom, for values on their way to us
 
     # -- references of this process ------------------------------------------------------------------------------------
@@ -331,7 +338,7 @@ class OwnerTable:
             self._port.send_to(rare.owner, messages.ObjectMissing(object_id, place))
             return
         if rare is not None and rare.copies:
-            self._fall_back(object_id, entry, rare)
+            self._fall_back(object_id, entry, rare, next(iter(rare.copies)))
             return
         self._forget_copies(object_id, entry)
         self._port.recover(object_id, entry.task, reason)  # which holds the arguments again, before their recipes go
@@ -347,13 +354,27 @@ class OwnerTable:
             self._forget_copies(object_id, entry)
             self._release_recipes(entry.task)
 
-    def _fall_back(self, object_id: ObjectId, entry: Entry, rare: Rare) -> None:
+    def _fall_back(self, object_id: ObjectId, entry: Entry, rare: Rare, node_id: NodeId) -> None:
         """Another node has a copy, as far as we know: that is where the object lies now."""
         assert rare.copies is not None
-        node_id = next(iter(rare.copies))
         address, value = rare.copies.pop(node_id)
         self._port.promote(object_id, address)
         self._settle(object_id, entry, value)
+
+    def leaves(self, object_id: ObjectId, node: Address) -> None:
+        """The node that keeps the object drains: another one has to, one with a copy if there is any."""
+        entry = self.entries.get(object_id)
+        if entry is None or not is_stored(entry.value) or entry.value[1] != node.node_id or self.is_borrowed(entry):
+            return
+        before, rare = entry.value, entry.needs_rare()
+        self._leaving[node.node_id] = None
+        chosen = next((where for where in rare.copies or () if where not in self._leaving), None)
+        if rare.copies is None or chosen is None:
+            self._port.keep(object_id, before, node)
+            return
+        self._fall_back(object_id, entry, rare, chosen)
+        rare.copies[node.node_id] = (node, before)
+        self._port.demote(object_id, node)
 
     def moved(self, object_id: ObjectId, value: Value) -> None:
         """Our node has found the object elsewhere on its host, or has copied it from another."""

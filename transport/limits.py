@@ -76,6 +76,17 @@ has room for, periods grow."""
 views_in_message_max = 128
 """Nodes of which one message tells what they have free, and among which a task is placed before all are looked at."""
 unknown_node_tries_max = 50  # a report period apart: a node of which we have not heard yet
+drain_deadline_s = 30.0
+"""How long a node that is asked to leave may take, unless told otherwise."""
+drain_deadline_s_max = 7 * 86_400.0
+drain_look_period_s = 0.05
+drain_closing_s = 5.0
+"""Before the deadline: from then on actors that can't go anywhere are saved all the same."""
+drain_object_patience_s = 10.0
+drain_objects_told_every_s = 1.0
+drain_objects_per_message_max = 10_000
+drain_last_word_s = 2.0
+"""A node that has drained waits this long for the GCS to hear it."""
 heartbeat_period_s = 0.5
 lease_wait_told_after_s = 0.1
 wait_probe_after_s = 0.2

@@ -682,6 +682,87 @@ class NodeView(NamedTuple):
     os_pid: int
     waiting: tuple[tuple[str, int], ...]  # reasons of what waits there, with counts
     death: str
+    drain: str = ""  # why it is leaving, or has left
+    drained: bool = False  # it has left with nothing remaining on it
+
+    @property
+    def state(self) -> str:
+        """ALIVE, DRAINING (it takes no work any more), DRAINED or DEAD."""
+        if self.alive:
+            return "DRAINING" if self.drain else "ALIVE"
+        return "DRAINED" if self.drained else "DEAD"
+
+    def takes_work(self) -> bool:
+        return self.alive and not self.drain
+
+
+class DrainNode(NamedTuple):
+    """somebody -> GCS: have that node leave, within so many seconds; answered by Done once it has been told."""
+
+    request_id: int
+    node_id: NodeId
+    deadline_s: float
+    reason: str
+
+
+class MustDrain(NamedTuple):
+    """GCS -> node: leave."""
+
+    deadline_s: float
+    reason: str
+
+
+class NodeDrains(NamedTuple):
+    """node -> GCS: it is leaving, and is to be given nothing to do any more. Said again until answered by Done."""
+
+    epoch: int
+    deadline_s: float
+    reason: str
+    request_id: int = 0
+
+
+class NodeDrained(NamedTuple):
+    """node -> GCS: it ends now. ``is_empty``: with nothing remaining on it. Said again until answered by Done."""
+
+    epoch: int
+    is_empty: bool
+    text: str
+    request_id: int = 0
+
+
+class LeaveNode(NamedTuple):
+    """node -> worker: start no call any more. An actor's saves its state if it is kept, and ends for another node."""
+
+    reason: str
+
+
+class WorkerMoves(NamedTuple):
+    """worker -> node: as told to, it ends; its actor goes on elsewhere. Answered by Done, for which it waits."""
+
+    request_id: int
+    reason: str
+
+
+class ObjectsLeave(NamedTuple):
+    """node that drains -> nodes -> owners: these of yours lie here and must be kept elsewhere."""
+
+    node: Address  # the one that drains
+    objects: tuple[tuple[ProcessId, tuple[ObjectId, ...]], ...]  # by owner
+
+
+class ObjectKeep(NamedTuple):
+    """owner -> its node: copy this object, wherever it lies; answered by ObjectLocated (``value`` None: it failed)."""
+
+    request_id: int
+    object_id: ObjectId
+    value: Value
+    owner: Address
+
+
+class CopyDemoted(NamedTuple):
+    """owner -> node: another node keeps this object now; yours is a copy that may be dropped."""
+
+    object_id: ObjectId
 
 
 class Heartbeat(NamedTuple):
@@ -926,6 +1007,7 @@ class ActorExited(NamedTuple):
     intended: bool
     death: Death
     request_id: int = 0  # as in ActorFailed
+    moved: bool = False  # it has left a node that drains, by no fault of its own
 
 
 class StopActor(NamedTuple):
@@ -1333,6 +1415,15 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (183, NodeStatus, _D.PROCESS_TO_NODE),
     (184, NodeStatusReply, _D.NODE_TO_PROCESS),
     (185, ShutdownNode, _D.ANY),
+    (215, DrainNode, _D.TO_GCS),
+    (226, MustDrain, _D.GCS_TO_NODE),
+    (216, NodeDrains, _D.TO_GCS),
+    (217, LeaveNode, _D.NODE_TO_PROCESS),
+    (218, WorkerMoves, _D.PROCESS_TO_NODE),
+    (219, ObjectsLeave, _D.ANY),
+    (223, ObjectKeep, _D.PROCESS_TO_NODE),
+    (224, CopyDemoted, _D.PROCESS_TO_NODE),
+    (225, NodeDrained, _D.TO_GCS),
     (200, CallsSettled, _D.CALLER_TO_WORKER),
     (201, CallerSeen, _D.CALLER_TO_WORKER),
     (202, ActorUpgrade, _D.TO_GCS),

@@ -15,6 +15,7 @@ from rich.table import Table
 from actorlib.engine import resource_map
 from actorlib.runtime.drivers.session_file import SessionFile, sessions
 from actorlib.transport import messages
+from actorlib.transport.drivers.credentials import Credentials
 from actorlib.transport.drivers.keys import Key
 from actorlib.transport.drivers.loop import Loop
 from actorlib.transport.ids import JobId, new_process_id
@@ -24,17 +25,22 @@ ANSWER_TIMEOUT_S = 10.0
 
 
 class Asker:
-    """A process with a loop and questions, for as long as a ``with`` block takes. By the local sockets of a node."""
+    """A process with a loop and questions, for as long as a ``with`` block takes. It uses the key of the node here."""
 
     def __init__(self, session: SessionFile) -> None:
         process_id = new_process_id()
-        address = Address(process_id, session.node.node_id, f"ipc://{session.directory}/{process_id.hex()}")
+        credentials = Credentials.load(session.credentials)
+        endpoint = credentials.inbox(f"ipc://{session.directory}/{process_id.hex()}")
+        address = Address(process_id, session.node.node_id, endpoint)
+        access, _ = credentials.open()
         python = f"{sys.version_info[0]}.{sys.version_info[1]}"
         hello = messages.Hello(messages.PROTOCOL_VERSION, address, "asker", os.getpid(), JobId(b""), python)
         self._answers: dict[int, Any] = {}
         take = self._take
         kinds = (messages.Done, messages.Failure, messages.NodeRegistered, messages.StateRows, messages.NodeStatusReply)
-        self._loop = Loop(address, hello, {kind: take for kind in kinds}, lambda _, __: None, helper=False)
+        self._loop = Loop(
+            address, hello, {kind: take for kind in kinds}, lambda _, __: None, helper=False, access=access
+        )
         self._next = 0
 
     def _take(self, _: Any, message: Any) -> None:
@@ -102,7 +108,9 @@ def show(session: SessionFile) -> None:
 
 
 def _life(view: messages.NodeView) -> str:
-    return "alive" if view.alive else f"dead: {view.death}"
+    if view.alive:
+        return f"draining: {view.drain}" if view.drain else "alive"
+    return f"{view.state.lower()}: {view.death}"
 
 
 def _use(view: messages.NodeView) -> str:

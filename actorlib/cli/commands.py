@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from actorlib.cli import cluster, starting
+from actorlib.cli import cluster, draining, starting
 from actorlib.cli.values import LABELS, RESOURCES
 from actorlib.runtime.drivers.session_file import find
+from actorlib.transport import limits
 from actorlib.transport.drivers.keys import ROLES, AccessError, KeyStore
 
 DEFAULT_PORT = 6390
@@ -58,7 +59,14 @@ def directory_option(function: Any) -> Any:
 @click.option("--labels", type=LABELS, default="{}", help='As JSON: {"zone": "a"}.')
 @click.option("--object-store-memory", type=click.IntRange(min=1), help="In bytes.")
 @click.option("--wait", type=click.FloatRange(min=0.1), default=20.0, help="Seconds to wait for a head that isn't up.")
-@click.option("--block", is_flag=True, help="Stay in the foreground; SIGTERM and Ctrl-C end the node.")
+@click.option(
+    "--drain-deadline",
+    type=click.FloatRange(min=0),
+    default=limits.drain_deadline_s,
+    show_default=True,
+    help="Seconds that the node may take to leave after SIGTERM.",
+)
+@click.option("--block", is_flag=True, help="Stay in the foreground; SIGTERM drains the node, Ctrl-C ends it at once.")
 def start(head: bool, address: str | None, key: Path | None, block: bool, wait: float, **given: Any) -> None:
     """Start a node on this machine: a head, or one that joins a head."""
     if head == (address is not None):
@@ -74,6 +82,27 @@ def start(head: bool, address: str | None, key: Path | None, block: bool, wait: 
 def stop(address: str | None, every: bool) -> None:
     """Stop the nodes that this user has started on this machine."""
     starting.stop(address, every)
+
+
+@group.command()
+@click.argument("node")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0),
+    default=limits.drain_deadline_s,
+    show_default=True,
+    help="Seconds after which the node ends, whatever is left on it.",
+)
+@click.option("--reason", default="asked for on the command line", show_default=True, help="Shown to everybody.")
+@click.option("--no-wait", is_flag=True, help="Don't wait until the node has left.")
+@click.option("--address", default="auto", metavar="HOST:PORT")
+def drain(node: str, deadline: float, reason: str, no_wait: bool, address: str) -> None:
+    """Have a node leave: it takes no work any more, its actors and objects go elsewhere, then it ends.
+
+    NODE is the beginning of its id, its host's name, or "here" for the node on this machine. Exit code 0: it has left
+    with nothing remaining on it. 1: the deadline ended what was left.
+    """
+    draining.drain(find(address), node, deadline, reason, not no_wait)
 
 
 @group.command()

@@ -43,6 +43,7 @@ def start(
     port: int,
     node_ip: str | None,
     directory: Path,
+    drain_deadline: float,
     **resources: Any,
 ) -> None:
     """Start a node: the head (``address`` None), or one that joins the head at ``address``."""
@@ -63,6 +64,7 @@ def start(
         join_timeout_s=wait_s,
         directory=None if address is not None else str(directory.absolute()),
         durable=True,
+        drain_deadline_s=drain_deadline,
         sys_path=list(dict.fromkeys(path or os.getcwd() for path in sys.path)),
         cwd=os.getcwd(),
         is_daemon=not block,
@@ -112,10 +114,10 @@ def _tell(node: NodeHandle, directory: Path | None) -> None:
 
 
 def _pass_signals_on(node: NodeHandle) -> None:
-    """What asks us to end is meant for the node."""
+    """What asks us to end is meant for the node: SIGTERM drains it, Ctrl-C ends it at once."""
 
-    def pass_on(_number: int, _frame: FrameType | None) -> None:
-        node.process.send_signal(signal.SIGTERM)
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        node.process.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
@@ -142,7 +144,7 @@ def _end(session: SessionFile) -> None:
     try:
         if not session.is_alive():
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGINT, signal.SIGKILL):
             signal.pidfd_send_signal(pidfd, number)
             deadline = time.monotonic() + STOP_TIMEOUT_S
             while session.is_alive() and time.monotonic() < deadline:

@@ -234,7 +234,12 @@ class ActorClients:
             if task.cancelled:
                 text = f"{task.name()} was cancelled before it started"
                 self._completion.fail_with(task, "TaskCancelledError", text)
-        self._requeue(client, [task for task in tasks if not task.cancelled])
+        tasks = [task for task in tasks if not task.cancelled]
+        if not client.is_durable:  # refused in several messages, they are to be in the order in which they were sent
+            while client.queue and client.queue[0].sequence >= 0:
+                tasks.append(client.queue.popleft())
+            tasks.sort(key=lambda task: task.sequence)
+        self._requeue(client, tasks)
         if client.state == "ALIVE":
             client.state = "RESTARTING"
             client.reason = message.reason

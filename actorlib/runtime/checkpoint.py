@@ -31,6 +31,7 @@ class Meta(NamedTuple):
     class_name: str
     saved_at: float  # seconds since 1970
     state_bytes: int
+    last_of: int = -1  # the incarnation that ended with this checkpoint, and ran nothing after it
 
 
 class Saved(NamedTuple):

@@ -55,6 +55,7 @@ class Mailbox:
         self.lanes: dict[str, Lane] = {DEFAULT_LANE: Lane(1)}
         self.running: dict[TaskId, Item] = {}
         self.is_actor = False
+        self.is_leaving = False  # the node drains: nothing is started here any more
         self.is_held = False  # a durable actor whose log is full starts nothing until it is not
         self.blocked = 0
         self.is_reentrant = False
@@ -69,8 +70,8 @@ class Mailbox:
             self.lanes[name] = Lane(limit)
 
     def push(self, link: Link, call: Call) -> bool:
-        """Queue a call. False if it is not taken: user code blocks, and the call can run elsewhere."""
-        if self.blocked and not self.is_actor:
+        """Queue a call. False if it is not taken: user code blocks or the node drains; the call can run elsewhere."""
+        if (self.blocked or self.is_leaving) and not self.is_actor:
             return False
         lane = DEFAULT_LANE
         if call.extra is not None and self.is_actor:
@@ -121,7 +122,7 @@ class Mailbox:
 
     def pop(self) -> Item | None:
         """The next call that may start now; it counts as running until ``done``."""
-        if self.is_held:
+        if self.is_held or self.is_leaving:
             return None
         if self.returning and not self.running:  # what they came back to has ended without waiting for them
             queue = self.lanes[DEFAULT_LANE].queue
@@ -143,7 +144,7 @@ class Mailbox:
         self.running.pop(item.call.task_id, None)
 
     def can_start(self) -> bool:
-        if self.is_held:
+        if self.is_held or self.is_leaving:
             return False
         if self.returning and not self.running:
             return True
@@ -178,6 +179,15 @@ class Mailbox:
         for ids in returned.values():
             ids.reverse()
         return returned
+
+    def take_all(self) -> dict[Link, list[TaskId]]:
+        """All calls of an actor that have not started, by caller, each in order: they go on elsewhere."""
+        taken: dict[Link, list[TaskId]] = {}
+        for queue in (self.returning, *(lane.queue for lane in self.lanes.values())):
+            for item in queue:
+                taken.setdefault(item.link, []).append(item.call.task_id)
+            queue.clear()
+        return taken
 
     def drop_caller(self, link: Link) -> int:
         """A caller is gone: its queued calls never run. Gives how many there were."""

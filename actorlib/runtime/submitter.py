@@ -111,6 +111,7 @@ class Submitter:
         self._dirty: dict[Shape, ShapeQueue] = {}
         self._requests: dict[int, ShapeQueue] = {}
         self._hops: dict[int, int] = {}  # how often a request was passed on, if it was
+        self._dead_nodes: dict[ProcessId, None] = {}
         self._leases: dict[LeaseId, Lease] = {}
         self._by_worker: dict[ProcessId, Lease] = {}
         self._service_us: dict[bytes, float] = {}
@@ -388,7 +389,12 @@ class Submitter:
 
     def spilled(self, message: messages.LeaseSpilled) -> None:
         queue = self._requests.get(message.request_id)
-        if queue is not None:
+        if queue is not None and message.node.process_id in self._dead_nodes:
+            # Whoever names it has not heard yet that it is gone; we have, and will not hear of it again.
+            self._settled(message.request_id)
+            queue.requests.pop(message.request_id, None)
+            self._port.call_later(limits.spill_again_after_s, lambda: self._mark(queue))
+        elif queue is not None:
             hops = self._hops[message.request_id] = self._hops.get(message.request_id, 0) + 1
             self._request(queue, message.request_id, message.node, hops)
 
@@ -514,6 +520,10 @@ class Submitter:
 
     def node_died(self, node: ProcessId, death: Death) -> None:
         """A node that had leased workers to us, or has requests of ours, is gone."""
+        if bytes(death.node_id) == bytes(node):
+            self._dead_nodes[node] = None
+            while len(self._dead_nodes) > limits.lost_nodes_kept_max:
+                del self._dead_nodes[next(iter(self._dead_nodes))]
         for lease in [lease for lease in self._leases.values() if lease.node.process_id == node]:
             self.lost(messages.LeaseLost(lease.lease_id, death._replace(process_id=lease.worker.process_id)))
         for queue in self._queues.values():

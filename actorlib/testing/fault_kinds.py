@@ -115,6 +115,14 @@ def _crash_node(world: Simulation, fault: Fault) -> bool:
     return node is not None
 
 
+def _drain_node(world: Simulation, fault: Fault) -> bool:
+    """A host is told that it will be taken away, and leaves; another one comes in its place."""
+    node = _pick([node for node in _others(world) if not node.service.draining.is_on], fault)
+    if node is not None:
+        node.service.drain(fault.for_s, "it will be taken away")
+    return node is not None
+
+
 def _add_node(world: Simulation, fault: Fault) -> bool:
     if len(world.living_nodes()) >= NODES_MAX:
         return False
@@ -339,6 +347,7 @@ KINDS: dict[str, Callable[[Simulation, Fault], bool]] = {
     "freeze_host": _freeze_host,
     "stale_host": _stale_host,
     "crash_node": _crash_node,
+    "drain_node": _drain_node,
     "add_node": _add_node,
     "slow_starts": _slow_starts,
     "failing_start": _failing_start,

@@ -73,6 +73,10 @@ class SimNodeService(NodeService):
     def _on_shutdown(self, _: Any, message: messages.ShutdownNode) -> None:
         self._node.simulation.node_ended(self._node, message.reason)
 
+    def leave_cluster(self, reason: str) -> None:
+        super().leave_cluster(reason)
+        self._node.simulation.node_ended(self._node, reason)
+
     def _on_hello(self, link: Any, message: messages.Hello) -> None:
         if message.role == "driver" and link.peer.node_id == self.loop.address.node_id:
             self._drivers[link.peer.process_id] = (link, -1)

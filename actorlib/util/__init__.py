@@ -62,6 +62,34 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     return [name for _, name in pairs]
 
 
+def drain_node(node_id: str, deadline_s: float | None = None, reason: str = "") -> None:
+    """Have a node leave the cluster, as before maintenance or when a spot machine is about to be taken away.
+
+    From now on it takes no work. What runs there has until the deadline; actors with checkpoints are saved and go on
+    elsewhere without losing a call, others that may be restarted start anew; objects that lie there are kept by other
+    nodes. Then the node ends. Returns once the node has been told: ``actorlib.nodes()`` shows how it goes ("State":
+    DRAINING, then DRAINED, or DEAD where the deadline ended what was left).
+
+    Args:
+        node_id: as in ``actorlib.nodes()`` ("NodeID").
+        deadline_s: seconds until it ends, whatever is left (30 by default). Of several calls the earliest counts.
+        reason: shown to everybody whom it concerns.
+
+    Raises:
+        ValueError: no such node is alive.
+
+    Example:
+        >>> drain_node(actorlib.nodes()[1]["NodeID"], deadline_s=110, reason="spot preemption")  # doctest: +SKIP
+    """
+    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float | None) or (deadline_s or 0) < 0:
+        raise ValueError(f"deadline_s={deadline_s!r}: must be a number of seconds, 0 or more")
+    try:
+        raw = bytes.fromhex(node_id)
+    except (TypeError, ValueError):
+        raise ValueError(f'node_id={node_id!r}: must be the "NodeID" of a row of actorlib.nodes()') from None
+    _engine.current().drain_node(raw, deadline_s, reason or "asked for by a program")
+
+
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
@@ -80,6 +108,7 @@ __all__ = [
     "ActorPool",
     "actor_pool",
     "deregister_serializer",
+    "drain_node",
     "futures",
     "get_current_placement_group",
     "get_placement_group",

@@ -99,6 +99,9 @@ class GcsService:
             m.NodeReport: self.nodes.report,
             m.Heartbeat: lambda link, message: self.membership.heartbeat(self._host.now(), link, message),
             m.NodesList: self.nodes.list_all,
+            m.DrainNode: self._on_drain_node,
+            m.NodeDrains: self._acknowledged(self.nodes.drains),
+            m.NodeDrained: self._acknowledged(self.nodes.drained),
             m.ActorRegister: actors.register,
             m.ActorSubscribe: actors.subscribe,
             m.ActorFind: actors.find,
@@ -259,9 +262,17 @@ class GcsService:
 
     def _home(self, owner: Address) -> NodeId | None:
         """Where an actor's placement starts: the node of its creator, else any (nodes pass it on from there)."""
-        if self.nodes.is_alive(owner.node_id):
+        if self.nodes.takes_work(owner.node_id):
             return owner.node_id
         return next((view.address.node_id for view in self.nodes.alive()), None)
+
+    def _on_drain_node(self, link: Link, message: messages.DrainNode) -> None:
+        if self.to_node(message.node_id, messages.MustDrain(message.deadline_s, message.reason)):
+            self.send(link, messages.Done(message.request_id))
+            return
+        known = "can't be reached now" if self.nodes.is_known(message.node_id) else "is not alive"
+        text = f"node {message.node_id.hex()[:8]} can't be drained: it {known}"
+        self.send(link, messages.Failure(message.request_id, "ValueError", text))
 
     def _nodes_changed(self) -> None:
         self.actors.place_homeless()
@@ -318,6 +329,8 @@ class GcsService:
             {
                 "node_id": view.address.node_id.hex(),
                 "alive": view.alive,
+                "state": view.state,
+                "drain": view.drain,
                 "hostname": view.hostname,
                 "total": view.total,
                 "available": view.available,

@@ -185,9 +185,9 @@ class Member:
         return [self._own_view(), *(self._views[node_id] for node_id in self._recent if node_id != here)]
 
     def _own_view(self) -> NodeView:
-        free = self.pool.visible()
+        free, drain = self.pool.visible(), self.leases.drain
         address, total = self.loop.address, self.pool.total
-        return NodeView(address, self.epoch, True, total, free, self.labels, self.hostname, 0, (), "")
+        return NodeView(address, self.epoch, True, total, free, self.labels, self.hostname, 0, (), "", drain)
 
     def node_addresses(self) -> list[Address]:
         return [view.address for view in self._views.values() if view.alive]

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actorlib.scheduler.drivers.membership import Member
+from actorlib.scheduler.drivers.draining import Draining
 from actorlib.scheduler.drivers.output import Stream
 from actorlib.scheduler.drivers.zygote import ZygoteClient
 from actorlib.scheduler.lease import LeaseTable, Request
@@ -33,7 +33,7 @@ Hosted = tuple[ActorId, int]
 class Hosting:
     """An actor's incarnation on this node: being placed, or at work."""
 
-    __slots__ = ("intended", "lives_at", "order", "reason", "request_id", "worker")
+    __slots__ = ("intended", "lives_at", "moved", "order", "reason", "request_id", "worker")
 
     def __init__(self, order: messages.StartActor, request_id: int) -> None:
         self.order = order
@@ -41,10 +41,11 @@ class Hosting:
         self.worker: ProcessId | None = None
         self.lives_at = NOWHERE  # once the constructor has returned
         self.intended = False
+        self.moved = False  # it has left, since we drain
         self.reason = ""
 
 
-class NodeService(Member):
+class NodeService(Draining):
     """One machine's scheduler. See the module's docstring."""
 
     def __init__(
@@ -81,6 +82,7 @@ class NodeService(Member):
         self._start_failures: dict[str, int] = {}
         self._oom_kills = self._count_oom_kills()
         self._telling = False
+        self.init_draining()
         self._prepare()
         self._tick()
 
@@ -109,6 +111,7 @@ class NodeService(Member):
     def handlers(self) -> dict[type, Handler]:
         m = messages
         return {
+            **self.draining_handlers,
             m.Hello: self._on_hello,
             m.Goodbye: self._on_goodbye,
             m.WorkerReady: self._on_worker_ready,
@@ -607,9 +610,10 @@ class NodeService(Member):
         hosted = self._actor_of.pop(process_id, None)
         hosting = self._hosted.pop(hosted, None) if hosted is not None else None
         if hosted is not None and hosting is not None:
-            if hosting.intended and hosting.reason:
+            if (hosting.intended or hosting.moved) and hosting.reason:
                 death = death._replace(text=hosting.reason)
-            self.fact(messages.ActorExited(hosted[0], hosted[1], hosting.intended, death))
+            moved = hosting.moved and not hosting.intended
+            self.fact(messages.ActorExited(hosted[0], hosted[1], hosting.intended, death, moved=moved))
 
     # -- placement groups ----------------------------------------------------------------------------------------------
     def _on_prepare(self, link: Link, message: messages.PrepareBundles) -> None:
@@ -659,6 +663,7 @@ class NodeService(Member):
             "waiting": dict(self.leases.reasons()),
             "store": [service.usage() for service in self._others if hasattr(service, "usage")],
             "leases": self.leases.rows(),
+            "drain": self.draining.reason,
         }
         link.send(messages.NodeStatusReply(message.request_id, status))
 
@@ -680,6 +685,7 @@ class NodeService(Member):
     def check(self) -> None:
         self.leases.check()
         self.workers.check()
+        self.draining.check()
 
     def idle_workers(self) -> int:
         return sum(worker.state is WorkerState.IDLE for worker in self.workers.workers.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from actorlib.store.catalog import Catalog, Place, StoreFull
@@ -50,6 +50,8 @@ class StoreService:
             messages.CopiesFreed: self._on_copies_freed,
             messages.ObjectsClaimed: self._on_claimed,
             messages.CopyPromoted: lambda _, message: self.catalog.promoted(message.object_id),
+            messages.CopyDemoted: lambda _, message: self.catalog.demoted(message.object_id),
+            messages.ObjectKeep: self._on_keep,
             messages.SlabRequest: self._on_request,
             messages.SlabReturned: lambda _, message: self.catalog.returned(message.path),
             messages.ObjectsSealed: self._on_sealed,
@@ -117,6 +119,20 @@ class StoreService:
             self._ask_its_node(link, message)
         else:
             self._fetch(link, message)
+
+    def _on_keep(self, link: Link, message: messages.ObjectKeep) -> None:
+        """Where it lies now it can't stay: copy it here, also from another node of this host."""
+        request_id, object_id, value, owner = message
+        wanted = messages.ObjectLocate(request_id, object_id, value, owner, False)
+        found = self._find(object_id)
+        if found is not None:
+            self._answer(link, wanted, found)
+        else:
+            self._fetch(link, wanted)
+
+    def kept_for_others(self, ours: Collection[ProcessId]) -> dict[ProcessId, list[ObjectId]]:
+        """See ``Catalog``."""
+        return self.catalog.kept_for_others(ours)
 
     @staticmethod
     def _answer(link: Link, message: messages.ObjectLocate, value: Value) -> None:

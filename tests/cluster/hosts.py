@@ -156,7 +156,7 @@ class Host:
     def _end_node(self, node: subprocess.Popen[bytes]) -> None:
         family = self.processes()
         self.thaw()
-        node.terminate()
+        node.send_signal(signal.SIGINT)
         try:
             node.wait(30)
         except subprocess.TimeoutExpired:

@@ -49,7 +49,7 @@ def commands_in(text):
     joined = text.replace("\\\n", " ")
     found = [
         re.split(r"[;|&)]", match)[0]
-        for match in re.findall(r"(?<![\w/.-])actorlib ((?:start|stop|keys|run|status)\b[^\n]*)", joined)
+        for match in re.findall(r"(?<![\w/.-])actorlib ((?:start|stop|drain|keys|run|status)\b[^\n]*)", joined)
     ]
     return [shlex.split(words.strip()) for words in found]
 
@@ -90,7 +90,9 @@ def test_selectors_volumes_and_names_fit_together(kind):
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     claimed = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", ())}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys() | claimed
-    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["actorlib", "stop"]
+    drain = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert drain[:3] == ["actorlib", "drain", "here"]
+    assert float(drain[drain.index("--deadline") + 1]) + 10 <= pod["terminationGracePeriodSeconds"]
     secrets = {volume["secret"]["secretName"] for volume in volumes.values() if "secret" in volume}
     assert secrets <= {secret["metadata"]["name"] for secret in of_kind("Secret")}
     memory = volumes["shared-memory"]["emptyDir"]
@@ -133,7 +135,8 @@ def test_units_start_a_node_in_the_foreground_and_end_it_in_good_order(path):
     assert program.endswith("/actorlib")
     command, _ = check_command(words)
     assert command.name == "start" and "--block" in words
-    assert service["KillMode"] == "mixed" and int(service["TimeoutStopSec"]) >= 30
+    assert service["KillMode"] == "mixed"
+    assert float(words[words.index("--drain-deadline") + 1]) + 15 <= int(service["TimeoutStopSec"])
     assert service["User"] != "root" and service["Restart"] in ("always", "on-failure")
 
 

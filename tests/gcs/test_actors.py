@@ -445,3 +445,32 @@ def test_an_actor_that_gives_up_is_dead_for_good(world):
     assert (update.state, update.end, update.error) == ("DEAD", m.ActorEnd.FAILED, error)
     world.actors.gives_up(world.link, m.ActorGivesUp(4, world.make.id("a"), 0, "it gave up", error))
     assert world.link.take() == [m.Done(4)], "the same request again"
+
+
+# -- leaving a node that drains ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_restarts": 1}, {"detached": True}, {"checkpoint": {"every_calls": 1}}],
+    ids=lambda c: next(iter(c)),
+)
+def test_an_actor_that_has_left_a_node_starts_elsewhere_and_no_restart_is_counted(world, make, changes):
+    world.register(**changes)
+    world.created()
+    world.orders("n")
+    reader = world.subscriber()
+    reader.take()
+    world.home = make.node_id("o")
+    death = world.death("node n, where it lived, drains (maintenance)")
+    world.actors.exited(None, m.ActorExited(make.id("actor"), 0, False, death, moved=True))
+    world.actors.check()
+    (update,) = reader.take()
+    assert (update.state, update.incarnation, world["actor"].restarts) == ("RESTARTING", 1, 0)
+    assert "drains (maintenance)" in update.reason
+    assert world.orders("o") == [m.StartActor(world["actor"].spec, 1, 0)] and world.orders("n") == []
+
+
+def test_an_actor_that_may_not_be_restarted_dies_with_the_node_and_the_reason_names_the_drain(world, make):
+    world.register()
+    world.created()
+    world.actors.node_lost(make.node_id("n"), "it was drained (maintenance)", planned=True)
+    assert world["actor"].state is ActorState.DEAD and "it was drained (maintenance)" in world["actor"].death.text

@@ -6,7 +6,16 @@ import pytest
 
 from actorlib.gcs.nodes import Nodes
 from actorlib.transport import limits
-from actorlib.transport.messages import NodeRegistered, NodeReport, NodesChanged, NodesFree, NodesList, ShutdownNode
+from actorlib.transport.messages import (
+    NodeDrained,
+    NodeDrains,
+    NodeRegistered,
+    NodeReport,
+    NodesChanged,
+    NodesFree,
+    NodesList,
+    ShutdownNode,
+)
 
 
 class Heard:
@@ -170,3 +179,56 @@ def test_a_node_that_is_cut_off_is_awaited_and_gets_nothing_to_do(nodes, make):
     assert nodes.alive() == [] and nodes.is_known(make.node_id("a"))
     join(nodes, make, "a")
     assert nodes.is_alive(make.node_id("a"))
+
+
+# -- nodes that drain --------------------------------------------------------------------------------------------------
+def test_a_node_that_drains_is_alive_and_takes_no_work_and_the_others_hear_of_it(nodes, make, port, heard):
+    a, b = join(nodes, make, "a"), join(nodes, make, "b")
+    port.fire()
+    a.take(), b.take()
+    before = heard.changes
+    port.effects.clear()
+    nodes.drains(a, NodeDrains(1, 30.0, "maintenance", 4))
+    nodes.check()
+    assert port.effects == [("persist", "nodes", a.peer.node_id)] and heard.changes == before + 1
+    assert [view.hostname for view in nodes.alive()] == ["host-b"]
+    assert nodes.is_alive(a.peer.node_id) and not nodes.takes_work(a.peer.node_id)
+    port.fire()
+    (told,) = b.take()
+    assert [(view.state, view.drain, view.takes_work()) for view in told.nodes] == [("DRAINING", "maintenance", False)]
+    nodes.report(a, NodeReport(1, {"CPU": 5}, ()))
+    assert nodes.views[a.peer.node_id].drain == "maintenance"  # a later report does not undo it
+    nodes.drains(a, NodeDrains(1, 30.0, "again", 5))
+    assert nodes.views[a.peer.node_id].drain == "maintenance"
+
+
+def test_a_node_of_another_epoch_does_not_drain(nodes, make):
+    a = join(nodes, make, "a")
+    nodes.drains(a, NodeDrains(0, 30.0, "an earlier life"))
+    assert nodes.takes_work(a.peer.node_id)
+
+
+def test_a_gcs_that_begins_anew_still_knows_who_drains(nodes, make, port, heard):
+    a = join(nodes, make, "a")
+    nodes.drains(a, NodeDrains(1, 30.0, "maintenance"))
+    later = Nodes(port, heard.changed, lambda *_: None)
+    for (table, key), value in port.rows.items():
+        assert table == "nodes"
+        later.load(key, value)
+    assert later.views[a.peer.node_id].state == "DRAINING"
+    link = join(later, make, "a")
+    assert later.views[link.peer.node_id].drain == "maintenance" and later.alive() == []
+
+
+@pytest.mark.parametrize(("is_empty", "state"), [(True, "DRAINED"), (False, "DEAD")])
+def test_a_node_that_has_drained_is_gone_in_good_order(port, make, is_empty, state):
+    lost = []
+    nodes = Nodes(port, lambda: None, lambda *what: lost.append(what))
+    a = join(nodes, make, "a")
+    nodes.drains(a, NodeDrains(1, 30.0, "maintenance"))
+    nodes.drained(a, NodeDrained(1, is_empty, "it was drained (maintenance)"))
+    nodes.check()
+    assert lost == [(a.peer.node_id, "it was drained (maintenance)", True)]
+    view = nodes.views[a.peer.node_id]
+    assert (view.state, view.death, view.drain) == (state, "it was drained (maintenance)", "maintenance")
+    assert not nodes.register(make.link("a", "a"), make.register_node("a"))  # it can't come back as the same

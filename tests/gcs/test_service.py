@@ -207,3 +207,35 @@ def test_what_the_state_query_shows_is_limited_and_says_how_much_it_left_out(wor
     rows, refused = link.take()
     assert [row["hostname"] for row in rows.rows] == ["host-a", "host-b"] and rows.truncated == 1
     assert type(refused) is m.Failure and "nonsense" in refused.text
+
+
+# -- draining a node ---------------------------------------------------------------------------------------------------
+def test_a_node_is_told_to_drain_and_whoever_asked_hears_that_it_was(world, make):
+    node, asker = world.node("n"), world.link("asker", "n")
+    world.host.settle()
+    node.take()
+    world.tell(asker, m.DrainNode(5, node.peer.node_id, 30.0, "maintenance"))
+    world.host.settle()
+    assert node.take() == [m.MustDrain(30.0, "maintenance")] and asker.take() == [m.Done(5)]
+
+
+def test_a_node_that_is_not_there_can_not_drain_and_the_answer_says_so(world, make):
+    asker = world.link("asker", "n")
+    world.tell(asker, m.DrainNode(5, make.node_id("x"), 30.0, "maintenance"))
+    world.host.settle()
+    (failure,) = asker.take()
+    assert type(failure) is m.Failure and failure.kind == "ValueError" and "is not alive" in failure.text
+
+
+def test_no_actor_is_placed_on_a_node_that_drains_and_those_without_a_place_wait_for_one(world, make):
+    node = world.node("n")
+    world.host.settle()
+    node.take()
+    world.tell(node, m.NodeDrains(1, 30.0, "maintenance", 8))
+    owner = world.link("owner", "n")
+    world.tell(owner, m.ActorRegister(1, make.spec(owner=owner.peer), False))
+    world.host.settle()
+    assert node.take() == [m.Done(8)]
+    other = world.node("o")
+    world.host.settle()
+    assert [type(message) for message in other.take()] == [m.NodeRegistered, m.StartActor]

@@ -286,6 +286,20 @@ def test_a_spilled_request_goes_to_the_other_node(house):
     assert passed.request_id == request.request_id and passed.hops == 1
 
 
+def test_a_request_is_not_sent_to_a_node_that_is_gone_whoever_names_it(house):
+    task = house.submit()
+    house.pump()
+    (request,) = house.link(NODE).take(LeaseRequest)
+    death = Death(OTHER.process_id, OTHER.node_id, 1, None, None, False, "was lost", "")
+    house.submitter.node_died(OTHER.process_id, death)
+    house.submitter.spilled(LeaseSpilled(request.request_id, OTHER))
+    assert house.link(OTHER).sent == []
+    house.timers[-1].callback()
+    house.pump()
+    (again,) = house.link(NODE).take(LeaseRequest)
+    assert again.request_id != request.request_id and not task.is_finished()
+
+
 def test_a_recalled_lease_is_returned_when_what_is_in_flight_is_done(house):
     tasks = [house.submit() for _ in range(2)]
     house.pump()

@@ -144,6 +144,9 @@ def checkpointed(rng: random.Random, counts: collections.Counter[str]) -> Iterat
         except ACTOR_LOST:
             counts["checkpointed calls lost"] += 1
             continue
+        except exceptions.WorkerCrashedError:
+            counts["calls that met three crashes in a row"] += 1
+            continue
         assert value > acknowledged, f"{value} after {acknowledged} was acknowledged"
         acknowledged = value
         counts["checkpointed calls answered"] += 1

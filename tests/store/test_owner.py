@@ -55,6 +55,12 @@ class Port:
     def promote(self, oid, node):
         self.sent.append((node, messages.CopyPromoted(oid)))
 
+    def demote(self, oid, node):
+        self.sent.append((node, messages.CopyDemoted(oid)))
+
+    def keep(self, oid, value, leaving):
+        self.sent.append(("keep", oid, value, leaving))
+
     def error_value(self, kind, text):
         return (messages.VALUE_ERROR, kind.encode(), text)
 
@@ -124,6 +130,49 @@ def test_copies_are_freed_with_the_object_and_taken_when_it_is_lost():
     table.release(oid)
     assert port.sent[1:] == [(other, messages.CopiesFreed((oid,)))] and port.freed == [oid]
     assert not table.copied(oid, other, far(3))
+
+
+LEAVING, STAYING = Address(b"leaving.", b"leaving.", ""), Address(b"staying.", b"staying.", "")
+
+
+def test_what_lies_on_a_node_that_drains_is_kept_by_one_that_has_a_copy():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table, value=far(1, LEAVING.node_id))
+    table.copied(oid, STAYING, far(2, STAYING.node_id))
+    table.leaves(oid, LEAVING)
+    assert port.sent == [(STAYING, messages.CopyPromoted(oid)), (LEAVING, messages.CopyDemoted(oid))]
+    assert table.entries[oid].value == far(2, STAYING.node_id)
+    table.leaves(oid, LEAVING)  # said again before it was heard
+    assert len(port.sent) == 2
+    table.release(oid)
+    assert port.sent[2:] == [(LEAVING, messages.CopiesFreed((oid,)))] and port.freed == [oid]
+
+
+def test_what_only_a_node_that_drains_has_is_copied_first():
+    port = Port()
+    table = OwnerTable(A, port)
+    oid = own(table, value=far(1, LEAVING.node_id))
+    table.leaves(oid, LEAVING)
+    assert port.sent == [("keep", oid, far(1, LEAVING.node_id), LEAVING)]
+    table.copied(oid, STAYING, far(2, STAYING.node_id))
+    table.leaves(oid, LEAVING)
+    assert table.entries[oid].value == far(2, STAYING.node_id)
+    table.leaves(oid, STAYING)  # which drains as well: what the first one has is no help
+    assert port.sent[-1] == ("keep", oid, far(2, STAYING.node_id), STAYING)
+
+
+def test_a_node_that_drains_concerns_neither_borrowed_values_nor_those_elsewhere():
+    port = Port()
+    table = OwnerTable(A, port)
+    elsewhere = own(table, value=far(1, STAYING.node_id))
+    borrowed = object_id(b"b" * 16, 1)
+    table.adopt(borrowed, B)
+    table.resolve(borrowed, far(1, LEAVING.node_id))
+    port.sent.clear()
+    for oid in (elsewhere, borrowed, object_id(b"?" * 16, 1)):
+        table.leaves(oid, LEAVING)
+    assert port.sent == []
 
 
 def test_when_the_last_copy_is_lost_it_is_made_again():

@@ -27,7 +27,7 @@ FILE_LINES_MAX = 700
 FUNCTION_LINES_MAX = 80
 LONG_FILES = {
     # One table: every message between processes, with its fields and their meaning. Splitting it would hide the table.
-    "transport/messages.py": 1400,
+    "transport/messages.py": 1500,
 }
 
 # -- (a) which part may import which -----------------------------------------------------------------------------------

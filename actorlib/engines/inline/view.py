@@ -68,6 +68,9 @@ class InlineView:
             }
         ]
 
+    def drain_node(self, node_id: bytes, deadline_s: float | None, reason: str) -> None:
+        raise ValueError(f"node {node_id.hex()[:8]} can't be drained: with the inline engine there is no other node")
+
     def cluster_resources(self) -> dict[str, float]:
         return resource_map(self.books.pool.total.items())
 

@@ -31,6 +31,9 @@ class RayView:
             for row in self.ray.nodes()
         ]
 
+    def drain_node(self, node_id: bytes, deadline_s: float | None, reason: str) -> None:
+        raise NotImplementedError("Ray's nodes are drained by Ray's own means: ray drain-node")
+
     def cluster_resources(self) -> dict[str, float]:
         return dict(self.ray.cluster_resources())
 

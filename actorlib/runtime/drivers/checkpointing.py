@@ -77,11 +77,13 @@ class Checkpointing(Execution):
         self._saving = False
         self.say(f"no checkpoint could be kept: {reason}; its calls stay in the log, and it is tried again")
 
-    def take_snapshot(self) -> Saved:
+    def take_snapshot(self, is_last: bool = False) -> Saved:
+        """``is_last``: this incarnation runs nothing after it, so nobody need look for its log."""
         assert self.log is not None
         data, buffers, refs = actor_state.dump(self.instance)
         size = len(data) + sum(buffer.nbytes for buffer in buffers)
-        meta = Meta(self.log.position, self.epoch, self.class_version, self.class_name, time.time(), size)
+        last_of = self.incarnation if is_last else -1
+        meta = Meta(self.log.position, self.epoch, self.class_version, self.class_name, time.time(), size, last_of)
         with self.mailbox_lock:  # the loop lets go of replies meanwhile
             table = self.log.table()
         return Saved(meta, table, self.objects_of(refs), data, tuple(buffers))
@@ -90,10 +92,10 @@ class Checkpointing(Execution):
         """What to keep of the references in the state."""
         return ()
 
-    def save(self, wait: bool) -> None:
+    def save(self, wait: bool, is_last: bool = False) -> None:
         """Save the state as it is now. Raises CheckpointError if ``wait`` and it could not be kept."""
         assert self.spec is not None and self.log is not None
-        saved = self.take_snapshot()
+        saved = self.take_snapshot(is_last)
         number, position, keep = self._number + 1, saved.meta.position, self.checkpoint_options.get("keep", 2)
         try:
             record = self._record_of(saved, number)

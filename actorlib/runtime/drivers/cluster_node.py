@@ -192,14 +192,18 @@ class ClusterNode(Node):
             raise CannotStart(reason)
 
     def listen_to_signals(self) -> None:
-        """SIGTERM ends the node in good order. It comes through a pipe, since the loop may be asleep."""
+        """SIGTERM drains the node, SIGINT ends it at once. They come through a pipe: the loop may be asleep."""
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
         signal.set_wakeup_fd(write)
 
         def arrived() -> None:
-            if signal.SIGTERM in os.read(read, 64):
+            numbers = os.read(read, 64)
+            if signal.SIGINT in numbers:
                 self.service.stopping = "it was asked to stop"
+            elif signal.SIGTERM in numbers:
+                self.service.drain(self.settings["drain_deadline_s"], "it was asked to end by SIGTERM")
 
         self.loop.add_reader(read, arrived)
 

@@ -12,8 +12,8 @@ from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.durable_view import DurableView
 from actorlib.runtime.drivers.supervising import Supervising
 from actorlib.store.owner import Entry
-from actorlib.transport import messages
-from actorlib.transport.ids import GroupId, object_id
+from actorlib.transport import limits, messages
+from actorlib.transport.ids import GroupId, NodeId, object_id
 
 
 class ClusterView(Supervising):
@@ -49,10 +49,16 @@ class ClusterView(Supervising):
                 "Epoch": view.epoch,
                 "Waiting": {reason: count for reason, count in view.waiting},
                 "DeathReason": view.death,
+                "State": view.state,
+                "DrainReason": view.drain,
                 "alive": view.alive,
             }
             for view in self._views()
         ]
+
+    def drain_node(self, node_id: bytes, deadline_s: float | None, reason: str) -> None:
+        within_s = limits.drain_deadline_s if deadline_s is None else float(deadline_s)
+        self.ask(self.gcs, lambda rid: messages.DrainNode(rid, NodeId(node_id), within_s, reason))
 
     def cluster_resources(self) -> dict[str, float]:
         return self._sum("total")

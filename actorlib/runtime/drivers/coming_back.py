@@ -143,7 +143,8 @@ class ComingBack(RecordedInputs):
         records = self._best_log()
         failed: Exception | None = None
         for number, saved in self.checkpoints_of(spec.actor_id):
-            recovery = self._begin_epoch(records, saved.meta.position, saved.meta.epoch, boot)
+            is_whole = saved.meta.last_of == self.incarnation - 1 >= 0
+            recovery = self._begin_epoch(records, saved.meta.position, saved.meta.epoch, boot, is_whole)
             try:
                 self._load_checkpoint(cls, saved)
             except Exception as error:
@@ -169,13 +170,16 @@ class ComingBack(RecordedInputs):
         self._run_constructor(item, spec, recovery)
         self._run_again(recovery)
 
-    def _begin_epoch(self, records: list[Any], after: int, epoch: int, boot: str) -> Recovery:
-        """Which time of its life this is, and whether something of an earlier one is forgotten."""
+    def _begin_epoch(self, records: list[Any], after: int, epoch: int, boot: str, is_whole: bool = False) -> Recovery:
+        """Which time of its life this is, and whether something of an earlier one is forgotten.
+
+        ``is_whole``: the checkpoint was taken when the incarnation before this one ended, and has all that it did.
+        """
         assert self.spec is not None
         recovery = Recovery(records, after)
         head = recovery.head
         epoch = max(head[3], epoch) if head is not None else epoch
-        lost = self._what_is_lost(recovery, boot)
+        lost = "" if is_whole else self._what_is_lost(recovery, boot)
         if lost:
             epoch = max(epoch + 1, self.incarnation)
             self.say(f"it may have lost its latest calls: {lost}")

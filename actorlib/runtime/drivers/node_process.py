@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from actorlib.runtime.drivers.session_file import address_from_json, address_to_json, base_directory, remove_directories
+from actorlib.transport import limits
 
 WORKER_MODULE = "actorlib.runtime.drivers.worker"
 LAUNCH_TIMEOUT_S = 30.0
@@ -44,6 +45,7 @@ class NodeConfig:
     join: str = ""  # HOST:PORT of the head, for a node that isn't
     key_file: str = ""  # for such a node
     join_timeout_s: float = 20.0  # how long it waits for a head that isn't up yet
+    drain_deadline_s: float = limits.drain_deadline_s  # how long it may take to leave after SIGTERM
     is_daemon: bool = False  # it outlives whoever launched it
     sys_path: list[str] = field(default_factory=list)
     cwd: str = ""

@@ -83,6 +83,7 @@ class Process:
         self._code: dict[bytes, bytes] = {}
         self._watched: dict[ProcessId, None] = {}
         self._freed: dict[NodeId, list[ObjectId]] = {}
+        self._keeping: dict[bytes, None] = {}  # objects that our node is to keep, since another one drains
         self._fetching: dict[bytes, None] = {}  # objects that the node copies here for a wait()
         self._pumping = False
         self._warned: dict[str, None] = {}
@@ -174,6 +175,24 @@ class Process:
 
     def promote(self, object_id: ObjectId, node: Address) -> None:
         self.send_to(node, messages.CopyPromoted(object_id))
+
+    def demote(self, object_id: ObjectId, node: Address) -> None:
+        self.send_to(node, messages.CopyDemoted(object_id))
+
+    def keep(self, object_id: ObjectId, value: Value, leaving: Address) -> None:
+        if object_id in self._keeping:
+            return
+        self._keeping[object_id] = None
+        request_id = self.ids.request_id()
+
+        def answered(answer: Any) -> None:
+            self._keeping.pop(object_id, None)
+            if type(answer) is messages.ObjectLocated and answer.value is not None:
+                self.table.copied(object_id, self.node, answer.value)
+                self.table.leaves(object_id, leaving)
+
+        self._answers[request_id] = answered
+        self.node_link.send(messages.ObjectKeep(request_id, object_id, value, self.address))
 
     def error_value(self, kind: str, text: str) -> Value:
         return self.exception_value(exceptions.make(kind, text))
@@ -369,6 +388,7 @@ class Process:
                 m.BorrowReleased: self._on_borrow_released,
                 m.ObjectMissing: self._on_missing,
                 m.ObjectCopied: self._on_copied,
+                m.ObjectsLeave: self._on_objects_leave,
                 m.ProcessDied: self._on_process_died,
                 m.GroupUpdate: self._on_group,
                 m.DebugPing: lambda link, message: link.send(m.DebugPong(*message)),
@@ -468,6 +488,11 @@ class Process:
     def _on_copied(self, link: Link, message: messages.ObjectCopied) -> None:
         if not self.table.copied(message.object_id, link.peer, message.value):
             self.send_to(link.peer, messages.CopiesFreed((message.object_id,)))
+
+    def _on_objects_leave(self, _: Link, message: messages.ObjectsLeave) -> None:
+        for _owner, object_ids in message.objects:
+            for object_id in object_ids:
+                self.table.leaves(object_id, message.node)
 
     def _on_process_died(self, _: Link, message: messages.ProcessDied) -> None:
         self._watched.pop(message.process_id, None)

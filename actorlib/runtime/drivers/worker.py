@@ -23,8 +23,8 @@ from actorlib.object_ref import ObjectRef
 from actorlib.runtime.drivers import heap
 from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.concurrency import ThreadRunner
-from actorlib.runtime.drivers.durability import Durability
 from actorlib.runtime.drivers.execution import ExitActor
+from actorlib.runtime.drivers.leaving import Leaving
 from actorlib.runtime.drivers.surroundings import Surroundings
 from actorlib.runtime.mailbox import Item, Mailbox
 from actorlib.runtime.task import Task, TaskState
@@ -45,7 +45,7 @@ SWITCH_INTERVAL_S = 0.0005
 DEVICE_VARIABLES = {"GPU": "CUDA_VISIBLE_DEVICES", "TPU": "TPU_VISIBLE_CHIPS"}
 
 
-class Worker(Durability):
+class Worker(Leaving):
     """One mailbox. See the module's docstring."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -87,6 +87,7 @@ class Worker(Durability):
                 m.GeneratorConsumed: self._on_consumed,
                 m.StopWorker: self._on_stop,
                 m.DrainAndExit: self._on_drain,
+                m.LeaveNode: self._on_leave_node,
                 m.CallsSettled: self._on_settled,
                 m.CallerSeen: self._on_seen,
                 m.LogAppended: self._on_log_appended,
@@ -153,6 +154,8 @@ class Worker(Durability):
             or self.incarnation != message.incarnation
             or self.stopping
         ):
+            if self.leaving is not None and self.log is not None:
+                return  # they are sent again, in order, to the next incarnation
             ids = tuple(call.task_id for call in message.calls)
             reason = self.stopping or "this worker does not host that incarnation of the actor"
             link.send(messages.ActorCallsRefused(message.actor_id, ids, reason))
@@ -387,7 +390,7 @@ class Worker(Durability):
     def _has_work(self) -> bool:
         if self.stopping is not None or self._to_create is not None or self.mailbox.can_start():
             return True
-        if self.checkpoint_is_due():
+        if self.checkpoint_is_due() or self.may_leave_now():
             return True
         return self.draining and self.mailbox.is_empty() and not self._finished
 
@@ -395,6 +398,8 @@ class Worker(Durability):
         """Run what can start. False when the actor has drained and may end."""
         mailbox, lock = self.mailbox, self.mailbox_lock
         self.save_if_due()
+        if self.may_leave_now():
+            self.leave_node()
         while self.stopping is None:
             with lock:
                 item = mailbox.pop()
@@ -447,7 +452,7 @@ class Worker(Durability):
     def leave(self, reason: str, intended: bool = False) -> None:
         """End this process in good order: give back what is queued, tell the node, run the actor's hook."""
         self.stopping = reason
-        self._run_shutdown_hook()
+        self.run_shutdown_hook()
         with self.mailbox_lock:
             returned = {} if self.mailbox.is_actor else self.mailbox.give_back(1 << 30)
 
@@ -467,7 +472,7 @@ class Worker(Durability):
         self.wait_for_copies()
         self.loop.close()
 
-    def _run_shutdown_hook(self) -> None:
+    def run_shutdown_hook(self) -> None:
         for name in ("__ray_shutdown__", "__shutdown__"):
             hook = getattr(self.instance, name, None)
             if hook is not None:

@@ -1,0 +1,135 @@
+"""A node that leaves in good order, on real processes: by SIGTERM, by a program, and by the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import actorlib
+from actorlib.util import drain_node
+from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tests.cluster.conftest import eventually
+
+WHY = "the spot machine goes"
+
+
+@actorlib.remote(num_cpus=0)
+class Counter:
+    def __init__(self, size=0) -> None:
+        self.total = 0
+        self.payload = np.zeros(size, dtype=np.uint8)
+
+    def add(self, amount, seconds=0.0):
+        time.sleep(seconds)
+        self.total += amount
+        if self.payload.size:
+            self.payload[self.total % self.payload.size] = self.total % 251
+        return self.total
+
+    def checksum(self):
+        return int(self.payload.sum())
+
+    def where(self):
+        return actorlib.get_runtime_context().get_node_id()
+
+
+@actorlib.remote(num_cpus=1, max_retries=0)
+def work(seconds, size=0, started=""):
+    if started:
+        Path(started).touch()
+    time.sleep(seconds)
+    return np.full(size, 7.0) if size else actorlib.get_runtime_context().get_node_id()
+
+
+def on(node):
+    return NodeAffinitySchedulingStrategy(node.address.node_id.hex(), soft=True)
+
+
+def second_node(machines):
+    """A cluster of two, and the one that is to leave, known to the other."""
+    machines.start_head()
+    leaving = machines.add(num_cpus=1, resources={"there": 1})
+    machines.join()
+    actorlib.get(work.options(resources={"there": 0.1}).remote(0), timeout=60)
+    return leaving
+
+
+def row(node):
+    node_id = node.address.node_id.hex()
+    return next(row for row in actorlib.nodes() if row["NodeID"] == node_id)
+
+
+def test_a_node_that_gets_sigterm_leaves_and_nothing_is_lost(machines, tmp_path):
+    leaving = second_node(machines)
+    durable = Counter.options(checkpoint=100, scheduling_strategy=on(leaving)).remote()
+    large = Counter.options(checkpoint=100, scheduling_strategy=on(leaving)).remote(24 << 20)  # kept apart from the GCS
+    plain = Counter.options(max_restarts=1, scheduling_strategy=on(leaving)).remote()
+    here = leaving.address.node_id.hex()
+    assert actorlib.get([a.where.remote() for a in (durable, large, plain)], timeout=60) == [here] * 3
+    kept = work.options(scheduling_strategy=on(leaving)).remote(0, 300_000)
+    actorlib.wait([kept], fetch_local=False, timeout=60)
+    running = work.options(resources={"there": 0.5}).remote(3.0, started=str(tmp_path / "started"))
+    assert eventually((tmp_path / "started").exists)
+    actorlib.get([a.add.remote(0) for a in (durable, large, plain)], timeout=60)
+    refs = [durable.add.remote(1, 0.005) for _ in range(40)]
+    of_large = [large.add.remote(1) for _ in range(5)]
+    of_plain = [plain.add.remote(1) for _ in range(5)]
+    os.kill(leaving.pid, signal.SIGTERM)
+    refs += [durable.add.remote(1) for _ in range(20)]
+    assert actorlib.get(refs, timeout=60) == list(range(1, 61))
+    assert actorlib.get(of_large, timeout=60) == [1, 2, 3, 4, 5]
+    assert actorlib.get(large.checksum.remote(), timeout=60) == 15
+    actorlib.get(of_plain, timeout=60)  # without max_task_retries
+    assert actorlib.get(running, timeout=60) == here
+    assert here not in actorlib.get([a.where.remote() for a in (durable, large, plain)], timeout=60)
+    assert leaving.process.wait(60) == 0
+    assert eventually(lambda: row(leaving)["State"] == "DRAINED"), row(leaving)
+    assert row(leaving)["DeathReason"] == "it was drained (it was asked to end by SIGTERM)"
+    assert actorlib.get(kept, timeout=60).sum() == 7.0 * 300_000  # max_retries=0: it was not made again
+
+
+def test_what_can_not_leave_is_lost_at_the_deadline_and_the_errors_name_the_drain(machines, tmp_path):
+    leaving = second_node(machines)
+    plain = Counter.options(scheduling_strategy=on(leaving)).remote()
+    endless = work.options(resources={"there": 0.5}).remote(600.0, started=str(tmp_path / "started"))
+    assert eventually((tmp_path / "started").exists)
+    assert actorlib.get(plain.add.remote(1), timeout=60) == 1
+    drain_node(leaving.address.node_id.hex(), deadline_s=2.0, reason=WHY)
+    assert eventually(lambda: row(leaving)["State"] == "DRAINING")
+    assert actorlib.get(plain.add.remote(1), timeout=60) == 2
+    with pytest.raises(
+        actorlib.exceptions.ActorDiedError, match=f"{WHY}.*at the deadline it still had the actor Counter"
+    ):
+        actorlib.get(plain.add.remote(1, 30.0), timeout=60)
+    with pytest.raises(actorlib.exceptions.WorkerCrashedError, match=WHY):
+        actorlib.get(endless, timeout=60)
+    assert row(leaving)["State"] == "DEAD"
+    with pytest.raises(ValueError, match="is not alive"):
+        drain_node(leaving.address.node_id.hex())
+
+
+def test_the_command_line_drains_a_node_and_waits(machines):
+    pytest.importorskip("click")
+    leaving = second_node(machines)
+    durable = Counter.options(checkpoint=100, scheduling_strategy=on(leaving)).remote()
+    assert actorlib.get([durable.add.remote(1) for _ in range(3)], timeout=60) == [1, 2, 3]
+
+    wide = {**os.environ, "COLUMNS": "250"}
+
+    def command(*words):
+        line = [sys.executable, "-m", "actorlib.cli", *words, "--address", machines.head.head]
+        return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, env=wide)
+
+    unknown = command("drain", "ffffff")
+    assert unknown.returncode == 1 and "is no living node" in unknown.stdout
+    done = command("drain", leaving.address.node_id.hex(), "--deadline", "60", "--reason", WHY)
+    assert done.returncode == 0 and f"drained: it was drained ({WHY})" in done.stdout, done.stdout
+    assert f"drained: it was drained ({WHY})" in command("status").stdout
+    assert actorlib.get(durable.add.remote(1), timeout=60) == 4
