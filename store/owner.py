@@ -223,6 +223,13 @@ class OwnerTable:
             self._hold_contained(entry, contained)
             self._settle(object_id, entry, value)
 
+    def resolve_made_here(self, object_id: ObjectId, value: Value, contained: References) -> None:
+        """The value of a pending object was made by this process, of objects of its own."""
+        self.add_put(object_id, value, contained)
+        entry = self.entries.get(object_id)
+        if entry is not None and entry.count <= 0:
+            self._maybe_free(object_id, entry)
+
     def resolve(self, object_id: ObjectId, value: Value) -> bool:
         """The value of a pending object has come (from a task, or from the owner). False if nobody wants it."""
         entry = self.entries.get(object_id)

@@ -211,6 +211,11 @@ def encode_batch(batch: Sequence[tuple[Any, ...]]) -> list[Any]:
     return Encoder().encode(batch)
 
 
+def is_acceptable(frames: Sequence[Any]) -> bool:
+    """Whether whoever receives an encoded batch would take it, by its size."""
+    return len(frames[0]) <= limits.batch_body_bytes_max and len(frames) - 1 <= limits.frames_per_batch_max
+
+
 def version_of(body: Any) -> int | None:
     """The protocol version in the Hello that ``body`` begins with; None: it does not begin with one.
 

@@ -17,6 +17,10 @@ elements_per_array_max = 1 << 22
 """Items of one array or map in a batch: each costs eight bytes before anybody has looked at it. (msgpack itself refuses
 what is nested more than 1024 deep.)
 """
+message_bytes_max = 8 << 20
+"""Of calls or results that one message takes; more of them go in several. Arguments that don't fit are asked for."""
+function_bytes_max = 32 << 20
+"""A pickled function or class: what is larger has captured data."""
 own_frame_bytes_min = 4096
 """Payloads of this size and above travel as frames of their own."""
 session_batches_in_flight_max = 1024

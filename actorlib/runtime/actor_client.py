@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from actorlib.runtime.completion import Completion
+from actorlib.runtime.portions import portions, weight_of_call
 from actorlib.runtime.task import Target, Task, TaskState, dependency_values
 from actorlib.store.owner import OwnerTable
 from actorlib.transport import limits, messages
@@ -183,8 +184,10 @@ class ActorClients:
         if client.is_durable:
             client.replies_seen = self.settled(client)
         if calls and client.link is not None:
-            message = messages.RunActorCalls(client.actor_id, client.incarnation, client.replies_seen, tuple(calls))
-            client.link.send(message)
+            for portion in portions(calls, weight_of_call):
+                client.link.send(
+                    messages.RunActorCalls(client.actor_id, client.incarnation, client.replies_seen, portion)
+                )
 
     def _wait_for_arguments(self, client: ActorClient, task: Task) -> None:
         """It waits at its place in the queue; come back when all that it lacks has arrived."""

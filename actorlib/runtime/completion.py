@@ -45,6 +45,9 @@ class ErrorPort(Protocol):
     def matches(self, error: Value, classes: Any) -> bool:
         """Whether the error that a value carries is one that a user wants retried."""
 
+    def list_of(self, ids: list[ObjectId]) -> Value:
+        """The value of a list of references to objects of ours."""
+
     def count_of(self, value: Value) -> int:
         """The number of items that a streaming call's result tells."""
 
@@ -77,13 +80,33 @@ class Completion:
         elif task.generator is not None:
             self._end_stream(task, values)
         elif task.num_returns == DYNAMIC:
-            table.resolve(object_id(task.task_id, 0), values[0])
+            self._resolve_items(task, values)
         else:
             for index, value in enumerate(values):
                 table.resolve(object_id(task.task_id, index), value)
         if self.records_room:  # the others are counted, not kept
             self.port.record(task, "FINISHED", "", worker.process_id, duration_us)
         self.let_go(task)
+
+    def _resolve_items(self, task: Task, values: tuple[Value, ...]) -> None:
+        """Of dynamic returns each item is an object of its own, which the caller owns as it owns what others return.
+
+        The call's own object is a list of references to them. It is made once: where the task has run again for the
+        sake of lost items, those that are still referred to get their values.
+        """
+        table, whole = self.table, object_id(task.task_id, 0)
+        entry = table.entries.get(whole)
+        ids = [object_id(task.task_id, index + 1) for index in range(len(values))]
+        is_new = entry is not None and entry.value is None
+        if is_new:
+            task.made = len(ids)
+            table.entries.update((oid, Entry(task)) for oid in ids)
+        for oid, value in zip(ids, values, strict=True):
+            table.resolve(oid, value)
+        if is_new:
+            table.resolve_made_here(whole, self.port.list_of(ids), tuple((oid, table.address) for oid in ids))
+            for oid in ids:
+                table.release(oid)
 
     def fail(self, task: Task, error: Value, state: str = "FAILED") -> None:
         """Every object that the call would have made becomes ``error``."""

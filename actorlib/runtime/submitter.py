@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from actorlib.runtime.completion import Completion
+from actorlib.runtime.portions import portions, weight_of_call
 from actorlib.runtime.task import Target, Task, TaskState, dependency_values
 from actorlib.scheduler.policy import preferred
 from actorlib.store.owner import OwnerTable, is_stored
@@ -287,10 +288,11 @@ class Submitter:
             lease.idle_timer.cancel()
             lease.idle_timer = None
         self._attach_code(lease, calls)
-        terms, lease.terms = lease.terms, None  # told once
-        lease.link.send(
-            messages.RunTasks(lease.lease_id, self.job_id, self.namespace, lease.replies_seen, terms, tuple(calls))
-        )
+        for portion in portions(calls, weight_of_call):
+            terms, lease.terms = lease.terms, None  # told once
+            lease.link.send(
+                messages.RunTasks(lease.lease_id, self.job_id, self.namespace, lease.replies_seen, terms, portion)
+            )
 
     def _wait_again(self, task: Task) -> None:
         """An argument was lost between its arrival and the call: wait until it is recovered."""

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from actorlib.engine import DYNAMIC, STREAMING
+from actorlib.runtime.portions import weight
 from actorlib.store.owner import OwnerTable
+from actorlib.transport import limits
 from actorlib.transport.ids import ActorId, ObjectId, TaskId, object_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import Call, Value
@@ -37,6 +39,7 @@ class Task:
         "generator",
         "holds",
         "label",
+        "made",
         "missing",
         "num_returns",
         "options",
@@ -75,6 +78,7 @@ class Task:
         self.overdue = ""  # it was cancelled because its deadline was over, in words
         self.actor_id: ActorId | None = None  # an actor's call that may be made again
         self.sequence = -1  # the number of a call to a durable actor, the same each time that it is sent
+        self.made = 0  # items, of a call with dynamic returns that has ended
         self.recipe_kept = 0  # living values in shared memory that this task made
 
     def inputs(self) -> Iterable[ObjectId]:
@@ -94,9 +98,10 @@ class Task:
         return self.state is TaskState.FINISHED
 
     def return_ids(self) -> list[ObjectId]:
-        """The object ids of what it returns; of a stream, the object that tells of its end."""
+        """The object ids of what it returns; of a stream, the object that tells of its end;
+        with dynamic returns, the list and its items."""
         if self.num_returns in (STREAMING, DYNAMIC):
-            return [object_id(self.task_id, 0)]
+            return [object_id(self.task_id, i) for i in range(1 + self.made)]
         return [object_id(self.task_id, i) for i in range(self.num_returns)]
 
     def take_again(self, table: OwnerTable) -> None:
@@ -127,9 +132,11 @@ class Target:
 
 def dependency_values(task: Task, values: Any, target: Target) -> tuple[Any, ...] | None:
     """The values of a call's arguments for the wire, ``None`` for one that an earlier call in flight to ``target``
-    will have made by then. Gives None if an argument is neither there nor on its way to be made at ``target``.
+    will have made by then, and for those that would make the message too large: the worker asks for these. Gives None
+    if an argument is neither there nor on its way to be made at ``target``.
     """
-    out = []
+    out: list[tuple[ObjectId, Address, Value]] = []
+    room = limits.message_bytes_max
     for oid, owner in task.dependencies:
         entry = values.get(oid)
         if entry is None:
@@ -138,7 +145,8 @@ def dependency_values(task: Task, values: Any, target: Target) -> tuple[Any, ...
             value = entry.value
             if entry.rare is not None and entry.rare.contained:
                 value = (4, value, entry.rare.contained)
-            out.append((oid, owner, value))
+            room -= weight(value)
+            out.append((oid, owner, value if room >= 0 else None))
             continue
         maker = entry.task
         if maker is None or maker.where is not target or maker.state is not TaskState.IN_FLIGHT:

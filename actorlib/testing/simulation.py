@@ -38,7 +38,7 @@ from actorlib.testing.simulated_gcs import SimGcs
 from actorlib.testing.simulated_node import STORE_BYTES, SimNode
 from actorlib.testing.wait_graph import wait_graph
 from actorlib.testing.world_timeline import draw_world
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ObjectId, ProcessId, new_process_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import Value
@@ -95,11 +95,13 @@ class InWorld:
         return hashlib.blake2b(data, digest_size=16, key=self.address.process_id).digest()  # type: ignore[attr-defined]
 
     # What values go by, so that oracles can see them.
-    def make_value(self, oid: ObjectId, serialized: serialization.Serialized) -> Value:
+    def make_value(
+        self, oid: ObjectId, serialized: serialization.Serialized, inline_bytes_max: int = limits.inline_bytes_max
+    ) -> Value:
         # A durable actor's call that nobody saw anything of may come out otherwise when it is run again.
         for look in self.simulation.watch.made if getattr(self, "log", None) is None else ():
             look(oid, (serialized.data, *serialized.buffers))
-        return super().make_value(oid, serialized)  # type: ignore[misc]
+        return super().make_value(oid, serialized, inline_bytes_max)  # type: ignore[misc]
 
     def load_value(self, oid: ObjectId, owner: Address, value: Value) -> Any:
         if type(value) is not tuple or value[0] == messages.VALUE_PARTS:

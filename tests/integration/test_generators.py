@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
+import numpy as np
 import pytest
 
 import actorlib
@@ -110,3 +112,46 @@ def test_large_items():
 def test_dynamic_returns():
     refs = actorlib.get(count.options(num_returns="dynamic").remote(4), timeout=10)
     assert actorlib.get(list(refs), timeout=10) == list(range(4))
+
+
+@actorlib.remote(num_returns="dynamic", max_calls=1)
+def from_a_worker_that_ends(sizes, mark):
+    with open(mark, "a") as target:
+        target.write("x")
+    (mark.parent / "pid").write_text(str(os.getpid()))
+    for size in sizes:
+        yield np.full(size, size)
+
+
+def test_dynamic_returns_outlive_their_worker(tmp_path):
+    """They are the caller's, small and large: it has them when the worker that made them is gone."""
+    sizes, mark = (1, 300_000, 2), tmp_path / "ran"
+    refs = actorlib.get(from_a_worker_that_ends.remote(sizes, mark), timeout=20)
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not os.path.exists(f"/proc/{pid}")
+    assert [int(actorlib.get(ref, timeout=20)[0]) for ref in refs] == list(sizes)
+    assert mark.read_text() == "x"
+
+
+def test_a_dynamic_item_that_is_lost_is_made_again(tmp_path):
+    sizes, mark = (1, 300_000, 2, 400_000), tmp_path / "ran"
+    refs = actorlib.get(from_a_worker_that_ends.remote(sizes, mark), timeout=20)
+    kept = refs[:3]
+    del refs
+    os.unlink(actorlib.engine.Slot.engine.table.entries[kept[1]._id].value[2])  # the slab that it lies in
+    assert [int(actorlib.get(ref, timeout=20)[0]) for ref in kept] == list(sizes[:3])
+    assert mark.read_text() == "xx"
+
+
+def test_many_dynamic_items_and_references_among_them():
+    @actorlib.remote(num_returns="dynamic")
+    def nested(count):
+        return [[actorlib.put(i)] for i in range(count)]
+
+    refs = actorlib.get(nested.remote(2000), timeout=20)
+    inner = [actorlib.get(ref, timeout=20)[0] for ref in refs]
+    assert actorlib.get(inner, timeout=20) == list(range(2000))
+    assert actorlib.get(nested.remote(0), timeout=20) == []

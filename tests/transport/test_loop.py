@@ -92,8 +92,9 @@ def test_the_helper_serves_while_nobody_drives(loops):
     assert len(got) == 10
 
 
-def test_what_arrives_while_a_timer_sends_is_seen(loops):
+def test_what_arrives_while_a_timer_sends_is_seen(loops, monkeypatch):
     """A timer's send, as of an acknowledgement, takes the signal of an answer that came since the sockets were read."""
+    monkeypatch.setattr(limits, "shortcuts_max", 0)
     server = loops({messages.DebugPing: echo})
     got = []
     client = loops({messages.DebugPong: lambda _, message: got.append(message.request_id)}, helper=False)
@@ -277,3 +278,15 @@ def test_the_trace_is_kept_in_files_of_bounded_size(loops, monkeypatch, tmp_path
     assert len(files) == 1 + limits.trace_files_kept_max
     assert all(path.stat().st_size <= 20_000 for path in tmp_path.iterdir())
     assert "DebugPong" in (tmp_path / files[0]).read_text()
+
+
+def test_what_is_too_much_for_one_batch_leaves_in_several(loops, monkeypatch):
+    monkeypatch.setattr(limits, "batch_body_bytes_max", 1000)
+    server = loops({messages.DebugPing: echo})
+    got = []
+    client = loops({messages.DebugPong: lambda _, message: got.append(message.request_id)})
+    client.post(
+        lambda _: [client.link(server.address).send(messages.DebugPing(i, bytes(300))) for i in range(100)], None
+    )
+    assert client.drive(lambda: len(got) == 100, 10)
+    assert got == list(range(100))

@@ -399,14 +399,23 @@ class LinkLayer:
             if not link.session.has_credit():
                 self._schedule_sweep(link, now, retry=True)
                 return
-            batch, link.pending = link.pending[: limits.batch_messages_max], link.pending[limits.batch_messages_max :]
+            batch, frames = self._encode_some(link.pending)
+            link.pending = link.pending[len(batch) :]
             if self._trace is not None:
                 for message in batch:
                     self._trace.info("%.6f > %s %s", now, link.peer.process_id.hex()[:8], _shorten(message))
-            frames = self._encoder.encode(batch)
             size = len(frames[0]) if len(frames) == 1 else sum(len(frame) for frame in frames)
             self._send_frames(link, link.session.outgoing(now, frames, size))
             self._schedule_sweep(link, now)
+
+    def _encode_some(self, pending: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The first messages of ``pending``, as many as a batch may hold, and their frames."""
+        batch = pending[: limits.batch_messages_max]
+        frames = self._encoder.encode(batch)
+        while len(batch) > 1 and not codec.is_acceptable(frames):
+            batch = batch[: len(batch) // 2]
+            frames = self._encoder.encode(batch)
+        return batch, frames
 
     def _schedule_sweep(self, link: SocketLink, now: float, retry: bool = False) -> None:
         """See to it that the sessions' deadlines are looked at in time."""

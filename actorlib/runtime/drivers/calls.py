@@ -17,7 +17,7 @@ from actorlib.runtime.completion import Stream
 from actorlib.runtime.drivers.objects import Objects
 from actorlib.runtime.task import Task, TaskState
 from actorlib.store.owner import Entry
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.ids import ActorId, ObjectId, TaskId, object_id
 from actorlib.transport.link import NOWHERE
 from actorlib.transport.messages import ActorUpdate
@@ -65,6 +65,11 @@ class Calls(Objects):
     def export(self, record: FunctionRecord) -> bytes:
         """Pickle a function or class once per session and keep it in the GCS under its hash."""
         data = serialization.dumps_function(record.function)
+        if len(data) > limits.function_bytes_max:
+            raise ValueError(
+                f"{record.name} is {len(data) >> 20} MB when pickled, and {limits.function_bytes_max >> 20} MB is the "
+                "limit: it captures large values; put() them and pass the reference as an argument"
+            )
         function_id = self._function_id(data)
         if function_id not in self._code:
             self._code[function_id] = data

@@ -18,6 +18,7 @@ from actorlib.runtime.drivers import actor_state, divergence
 from actorlib.runtime.drivers.calls import CallContext
 from actorlib.runtime.drivers.coming_back import NOBODY, ComingBack, Origin
 from actorlib.runtime.drivers.durable_view import LOG_METHOD, UPGRADE_METHOD
+from actorlib.runtime.drivers.execution import result_id
 from actorlib.runtime.drivers.recorded_inputs import INDEX_BITS, Run, no_longer_kept, size_of
 from actorlib.runtime.mailbox import Item
 from actorlib.transport import limits, messages
@@ -204,7 +205,7 @@ class Durability(ComingBack):
             status, values = self._look_for_divergence(item, run, status, values)
         kept = values
         if len(values) != 1 or type(values[0]) is not bytes:
-            kept = tuple(self.whole(object_id(item.call.task_id, i), value) for i, value in enumerate(values))
+            kept = tuple(self.whole(result_id(item.call, i), value) for i, value in enumerate(values))
         with self.mailbox_lock:
             log.finish(origin.caller, origin.sequence, Reply(status, kept, tuple(run.items or ())))
         self.marker.clear()

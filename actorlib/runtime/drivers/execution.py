@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from actorlib import exceptions, serialization
@@ -15,8 +15,9 @@ from actorlib.engine import DYNAMIC, STREAMING, several_results
 from actorlib.runtime.drivers.calls import CURRENT, FUNCTION_NAMESPACE, CallContext
 from actorlib.runtime.drivers.cluster_view import ClusterView
 from actorlib.runtime.mailbox import Item
+from actorlib.runtime.portions import portions, weight, weight_of_result
 from actorlib.store.owner import is_error
-from actorlib.transport import messages
+from actorlib.transport import limits, messages
 from actorlib.transport.ids import ObjectId, TaskId, object_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import VALUE_REFS, CallResult, ResultStatus, Value
@@ -149,12 +150,14 @@ class Execution(ClusterView):
         return self.load_value(oid, Address(*owner), value)
 
     # -- after ---------------------------------------------------------------------------------------------------------
-    def value_of(self, oid: ObjectId, result: Any, references: list[Any]) -> Value:
+    def value_of(
+        self, oid: ObjectId, result: Any, references: list[Any], inline_bytes_max: int = limits.inline_bytes_max
+    ) -> Value:
         """A result as a value; the references in it are added to ``references``."""
         if result is None:
             return NONE_VALUE
         serialized = serialization.serialize(result)
-        value = self.make_value(oid, serialized)
+        value = self.make_value(oid, serialized, inline_bytes_max)
         if serialized.refs:
             contained = tuple(serialized.refs)
             references.extend(contained)
@@ -173,11 +176,16 @@ class Execution(ClusterView):
             return (self.value_of(ObjectId(call.task_id + b"\0\0\0\0"), result, references),)
         if count == 0:
             return ()
-        if count == DYNAMIC:
-            refs = [self.put(item) for item in result]
-            return (self.value_of(object_id(call.task_id, 0), refs, references),)
-        results = several_results(result, count)
-        return tuple(self.value_of(object_id(call.task_id, i), item, references) for i, item in enumerate(results))
+        if count == DYNAMIC:  # the caller makes the list of them, so that it owns them
+            results: Iterable[Any] = iterate_async(result) if hasattr(result, "__aiter__") else result
+        else:
+            results = several_results(result, count)
+        values, room = [], limits.message_bytes_max
+        for index, item in enumerate(results):
+            value = self.value_of(result_id(call, index), item, references, limits.inline_bytes_max if room > 0 else 0)
+            room -= weight(value)
+            values.append(value)
+        return tuple(values)
 
     def failure(self, item: Item, error: BaseException, name: str) -> tuple[int, Value]:
         """Status and error value for what a call raised."""
@@ -200,7 +208,8 @@ class Execution(ClusterView):
         if type(status) is not int:
             status = int(status)
         result = CallResult(call.task_id, status, values, (), int(took_s * 1e6))
-        self._remember(result)
+        if call.num_returns != DYNAMIC:
+            self._remember(result)
         self._finished.append(Finished(item, result, context.held, references))
         # Append first, look second; the sender clears the flag first and takes second: so nothing is left behind.
         if not self._sending:
@@ -219,7 +228,8 @@ class Execution(ClusterView):
             else:
                 batches.setdefault(done.item.link, []).append(done.result)
         for link, results in batches.items():
-            link.send(messages.CallResults(tuple(results)))
+            for portion in portions(results, weight_of_result):
+                link.send(messages.CallResults(portion))
 
     def _remember(self, result: CallResult) -> None:
         """Keep small results for calls that follow at once (see Submitter: a chain on one lease)."""
@@ -392,6 +402,11 @@ class Execution(ClusterView):
         if self.is_throttled(item, produced):
             self.drive(lambda: not self.is_throttled(item, produced) or item.cancelled, None, ())
         return not self.lost_interest(item)
+
+
+def result_id(call: messages.Call, index: int) -> ObjectId:
+    """The id of one of the values that a call gives; with dynamic returns the first is of the list, which has none."""
+    return object_id(call.task_id, index + 1 if call.num_returns == DYNAMIC else index)
 
 
 def _lacks(what: str, error: ImportError) -> Exception:

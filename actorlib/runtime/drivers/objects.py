@@ -65,13 +65,15 @@ class Objects(Process):
         self.loop.post(self._adopt, (ObjectId(ref._id), ref._owner))
 
     # -- values --------------------------------------------------------------------------------------------------------
-    def make_value(self, oid: ObjectId, serialized: serialization.Serialized) -> Value:
+    def make_value(
+        self, oid: ObjectId, serialized: serialization.Serialized, inline_bytes_max: int = limits.inline_bytes_max
+    ) -> Value:
         """How a value travels: inside messages if it is small, in shared memory if it is large."""
         data, buffers, _ = serialized
         size = len(data)
         for buffer in buffers:
             size += buffer.nbytes
-        if size > limits.inline_bytes_max:
+        if size > inline_bytes_max:
             return self._store_value(oid, data, buffers)
         if buffers:
             return (VALUE_PARTS, data, tuple(bytes(buffer) for buffer in buffers))

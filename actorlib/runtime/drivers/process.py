@@ -14,6 +14,7 @@ from typing import Any
 
 from actorlib import exceptions, serialization
 from actorlib.engine import Slot
+from actorlib.object_ref import ObjectRef
 from actorlib.runtime.actor_client import ActorClients
 from actorlib.runtime.completion import Completion
 from actorlib.runtime.deadlock import Waits
@@ -199,6 +200,10 @@ class Process:
 
     def exception_value(self, error: BaseException) -> Value:
         return (messages.VALUE_ERROR, serialization.serialize(error).data, f"{type(error).__name__}: {error}")
+
+    def list_of(self, ids: list[ObjectId]) -> Value:
+        refs: list[ObjectRef[Any]] = [ObjectRef(oid, self.address, _nothing_to_do) for oid in ids]
+        return serialization.serialize(refs).data
 
     def count_of(self, value: Value) -> int:
         return int(serialization.deserialize(value))

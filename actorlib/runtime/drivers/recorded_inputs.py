@@ -150,10 +150,12 @@ class RecordedInputs(Checkpointing):
             return (VALUE_REFS, self.whole(oid, value[1]), value[2])
         return value
 
-    def make_value(self, oid: ObjectId, serialized: serialization.Serialized) -> Value:
+    def make_value(
+        self, oid: ObjectId, serialized: serialization.Serialized, inline_bytes_max: int = limits.inline_bytes_max
+    ) -> Value:
         run = current_run()
         if run is None or not run.is_replay:
-            return super().make_value(oid, serialized)
+            return super().make_value(oid, serialized, inline_bytes_max)
         if serialized.buffers:
             return (VALUE_PARTS, serialized.data, tuple(bytes(buffer) for buffer in serialized.buffers))
         return serialized.data
