@@ -107,16 +107,6 @@ def test_arrays_are_not_copied() -> None:
     assert not one.flags.writeable
 
 
-def test_a_monitor_tells_of_an_end() -> None:
-    counter = durable_counter().options(checkpoint=None).remote()
-    actorlib.get(counter.pid.remote(), timeout=60)
-    down = actorlib.monitor(counter)
-    assert actorlib.wait([down], timeout=0.5) == ([], [down])
-    actorlib.kill(counter)
-    told = actorlib.get(down, timeout=60)
-    assert told.actor_id == counter._actor_id.hex() and not told.normal
-
-
 @pytest.mark.parametrize("options", [{"durability": "replicated"}, {"store": "s3://bucket/path"}], ids=str)
 def test_what_durable_actors_can_not_have_here(options: dict[str, Any]) -> None:
     counter = durable_counter().options(checkpoint=actorlib.Checkpoint(**options), max_restarts=0).remote()
@@ -132,16 +122,14 @@ def test_checkpoints_lie_where_they_are_told_to(tmp_path: Any) -> None:
     assert {name.partition("-")[0] for name in os.listdir(folder)} >= {"checkpoint", "log"}
 
 
-@pytest.mark.parametrize("refused", ["link", "dead letters", "ray client"])
+@pytest.mark.parametrize("refused", ["priority", "reentrant", "ray client"])
 def test_what_ray_can_not_do_says_so(refused: str) -> None:
-    counter = durable_counter().options(checkpoint=None).remote()
-    from actorlib.engine import current
-
+    counter = durable_counter().options(checkpoint=None)
     with pytest.raises(actorlib.exceptions.NotSupportedByEngineError) as caught:
-        if refused == "link":
-            actorlib.link(counter, counter)
-        elif refused == "dead letters":
-            current().listen_to_dead_letters(print)
+        if refused == "priority":
+            counter.options(priority=1).remote()
+        elif refused == "reentrant":
+            counter.options(reentrant=True).remote()
         else:
             from actorlib.engines.on_ray import session
             from actorlib.engines.registry import Settings

@@ -5,6 +5,8 @@
 * ``refs``         references and handles that wrap Ray's, and the way back
 * ``hosting``      what runs in Ray's workers: tasks and actors with our surroundings
 * ``durable``      call logs and checkpoints of durable actors
+* ``watching``     monitors, links and dead letters; ``ends`` what is known of an actor's end
+* ``deadlines``    who is late is cancelled
 * ``errors``       Ray's exceptions as ours
 * ``session``      starting or joining Ray, and sending this package to workers that lack it
 

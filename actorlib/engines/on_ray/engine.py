@@ -23,17 +23,19 @@ from actorlib.engine import (
     MethodOptions,
     TaskOptions,
 )
-from actorlib.engines.on_ray import errors, groups, hosting, options
+from actorlib.engines.on_ray import ends, errors, groups, hosting, options, watching
 from actorlib.engines.on_ray.deadlines import Deadlines
 from actorlib.engines.on_ray.hosting import Note
 from actorlib.engines.on_ray.options import refuse
 from actorlib.engines.on_ray.refs import RayHandle, RayRef, handle_of, restore_handle
 from actorlib.engines.on_ray.view import RayView
+from actorlib.engines.on_ray.watching import Watching
 from actorlib.object_ref import ObjectRef, ObjectRefGenerator
 from actorlib.transport.ids import GroupId, ObjectId
 from actorlib.transport.link import Address
 
 INTERNAL = {"__ray_call__": "actorlib_call", "__actorlib_call__": "actorlib_call", "__ray_ready__": "actorlib_ready"}
+INTERNAL["__ray_terminate__"] = "actorlib_terminate"
 KILL_S_MAX, KILL_LOOK_S = 10.0, 0.01
 KV_NAMESPACE = b"actorlib"
 NOBODY = "actorlib:nobody"  # no actor has this name
@@ -55,7 +57,9 @@ class RayEngine(RayView):
         self._classes: dict[int, tuple[FunctionRecord, dict[int, tuple[ActorOptions, Any]]]] = {}
         self._methods: dict[int, tuple[MethodOptions, dict[str, Any]]] = {}
         self._deadlines = Deadlines(self._overdue)
+        self._watching = Watching(ray)
         self._caller = os.urandom(8)
+        self._me = b""  # the actor that lives in this process
         self._sequences: dict[bytes, itertools.count[int]] = {}
         self.closed = False
 
@@ -180,6 +184,8 @@ class RayEngine(RayView):
         kwargs: dict[str, Any],
         options: MethodOptions,
     ) -> Any:
+        if handle._actor_id == self._me and hosting.FUNCTION.get() is None:  # from a thread of its own, not a method
+            return RayRef(self._watching.relay(handle, method, args, kwargs))
         rays, extra = handle._rays, handle._extra
         given = self._method_options(options)
         target = getattr(rays, INTERNAL.get(method, method))
@@ -193,6 +199,8 @@ class RayEngine(RayView):
             note.sequence = next(self._sequences.setdefault(handle._actor_id, itertools.count(1)))
         if note is not None:
             args = (note, *args)
+        if self._watching.listeners:
+            self._watching.look_for_dead_letter(handle, method)
         try:
             result = target.remote(*args, **kwargs)
         except self.ray.exceptions.RayError as error:
@@ -365,7 +373,7 @@ class RayEngine(RayView):
 
     def list_named_actors(self, all_namespaces: bool) -> list[tuple[str, str]]:
         found = self.ray.util.list_named_actors(all_namespaces=True)
-        pairs = [(row["namespace"], row["name"]) for row in found]
+        pairs = [(row["namespace"], row["name"]) for row in found if row["namespace"] != watching.NAMESPACE]
         return [pair for pair in pairs if all_namespaces or pair[0] == self.namespace]
 
     # -- placement groups ----------------------------------------------------------------------------------------------
@@ -395,10 +403,24 @@ class RayEngine(RayView):
     def exit_actor(self) -> None:
         if self.ray.get_runtime_context().get_actor_id() is None:
             raise ValueError("exit_actor() is for the methods of an actor; this is not one")
+        self._watching.give_up()
         self.ray.actor.exit_actor()
 
+    def becomes(self, actor_id: str) -> None:
+        """An actor is about to live in this process."""
+        self._me = bytes.fromhex(actor_id)
+
+    def could_not_become(self) -> None:
+        """Its constructor has raised."""
+        self._watching.give_up()
+
     def fail_actor(self, error: Exception) -> NoReturn:
-        raise refuse("ending an actor as failed", "raise the error, or call exit_actor()")
+        about = self.ray.get_runtime_context()
+        if about.get_actor_id() is None:
+            raise ValueError("only an actor can fail for good, from inside one of its methods")
+        ends.note(about.get_actor_id(), "failed", f"it gave up: {error}", error)
+        self.exit_actor()
+        raise AssertionError("exit_actor() returned")
 
     def checkpoint_now(self) -> None:
         self._durable("checkpoint_now()").save()
@@ -422,15 +444,16 @@ class RayEngine(RayView):
 
     # -- supervision ---------------------------------------------------------------------------------------------------
     def monitor(self, handle: ActorHandle[Any]) -> ObjectRef[Down]:
-        from actorlib.engines.on_ray import watching
-
-        return RayRef(watching.monitor(handle), (f"the end of {handle._class_name}", None))
+        return RayRef(self._watching.monitor(handle), (f"the end of {handle._class_name}", None))
 
     def link_actors(self, first: ActorHandle[Any], second: ActorHandle[Any]) -> None:
-        raise refuse("links between actors", "monitor() one and kill() the other")
+        try:
+            self._watching.link(first, second)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error
 
     def listen_to_dead_letters(self, listener: Callable[[DeadLetter], None]) -> Callable[[], None]:
-        raise refuse("dead letters", "get() the call's reference: it raises ActorDiedError")
+        return self._watching.listen(listener)
 
     # -- life ----------------------------------------------------------------------------------------------------------
     def shutdown(self) -> None:

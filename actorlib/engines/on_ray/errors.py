@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actorlib import exceptions
+from actorlib.engines.on_ray import ends
 
 # By name, since not every version of Ray has every class. The first that fits counts: subclasses stand first.
 NAMES = (
@@ -51,6 +52,10 @@ def ours(error: BaseException) -> BaseException:
         return _task_error(error)
     if not isinstance(error, rays.RayError):
         return error
+    known = ends.noted(getattr(error, "actor_id", None)) if isinstance(error, rays.RayActorError) else None
+    if known is not None:
+        _, reason, said = known
+        return _caused(said or exceptions.ActorDiedError(f"the actor is dead: {reason}"), error)
     for name, kind in NAMES:
         theirs = getattr(rays, name, None)
         if theirs is not None and isinstance(error, theirs):

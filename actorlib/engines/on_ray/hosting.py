@@ -8,6 +8,7 @@ argument. The classes and functions made here travel by value; the rest of this 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import functools
@@ -40,7 +41,7 @@ EXPIRES_AT: contextvars.ContextVar[float | None] = contextvars.ContextVar("actor
 FUNCTION: contextvars.ContextVar[str | None] = contextvars.ContextVar("actorlib_ray_function", default=None)
 
 
-def prepare() -> None:
+def prepare() -> Any:
     """Make sure that code in this worker finds its engine."""
     from actorlib.engine import Slot
 
@@ -48,6 +49,7 @@ def prepare() -> None:
         from actorlib.engines import on_ray
 
         on_ray.attach()
+    return Slot.engine
 
 
 def unpack(args: tuple[Any, ...]) -> tuple[Note | None, tuple[Any, ...]]:
@@ -139,14 +141,21 @@ def make_class(cls: Any, checkpoint: dict[str, Any] | None) -> type:
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
         note, args = unpack(args)
         begin(note, f"{name}.__init__")
-        self._durable = None
-        if checkpoint is not None:
-            from actorlib.engines.on_ray.durable import Durable
+        self._actorlib, self._durable = None, None
+        engine = prepare()
+        engine.becomes(sys.modules["ray"].get_runtime_context().get_actor_id())
+        try:
+            if checkpoint is not None:
+                from actorlib.engines.on_ray.durable import Durable
 
-            self._durable = Durable(cls, checkpoint, args, kwargs)
-            self._actorlib = self._durable.instance
-        else:
-            self._actorlib = cls(*args, **kwargs)
+                self._durable = Durable(cls, checkpoint, args, kwargs)
+                self._actorlib = self._durable.instance
+            else:
+                self._actorlib = cls(*args, **kwargs)
+        except BaseException:
+            engine.could_not_become()
+            raise
+        atexit.register(leave, self)  # Ray before 2.50 has no hook for an actor's end
 
     def call_with_instance(self: Any, *args: Any, **kwargs: Any) -> Any:
         note, (function, *rest) = unpack(args)
@@ -156,13 +165,19 @@ def make_class(cls: Any, checkpoint: dict[str, Any] | None) -> type:
     def ready(self: Any, *_: Any) -> bool:
         return True
 
+    def terminate(self: Any, *_: Any) -> None:
+        leave(self)
+        prepare().exit_actor()
+
     def leave(self: Any) -> None:
+        instance, self._actorlib = self._actorlib, None
         for hook in ("__ray_shutdown__", "__shutdown__"):
-            found = getattr(self._actorlib, hook, None)
+            found = getattr(instance, hook, None)
             if found is not None:
                 found()
 
-    members.update(__init__=construct, actorlib_call=call_with_instance, actorlib_ready=ready, __ray_shutdown__=leave)
+    members.update(__init__=construct, actorlib_call=call_with_instance, actorlib_ready=ready)
+    members.update(actorlib_terminate=terminate, __ray_shutdown__=leave)
     for method, item in inspect.getmembers(cls, callable):
         if isinstance(item, type) or (method.startswith("__") and method != "__call__"):
             continue

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from actorlib.engine import resource_map
-from actorlib.engines.on_ray import groups, hosting
+from actorlib.engines.on_ray import groups, hosting, watching
 from actorlib.engines.on_ray.refs import handle_of
 
 
@@ -105,6 +105,7 @@ class RayView:
                 "death": "",
             }
             for actor_id, row in found.items()
+            if row.get("Name") != watching.NAME
         ]
 
     def _task_rows(self) -> list[dict[str, Any]]:
