@@ -1,11 +1,13 @@
-"""kill -9 of each kind of process under a mixed workload: what was acknowledged is kept, and nothing is leaked.
+"""kill -9 of each kind of process at named points of a mixed workload: what was acknowledged is kept, nothing leaks.
 
-Ten seconds after the kill every resource is free again, every value that a caller has seen is there, and new work runs.
-``make chaos SECONDS=600`` does it again and again, at random moments; here each kind is killed once.
+Ten seconds after each kill every resource is free again, no object, process or connection is there that should not be,
+every value that a caller has seen is there, and new work runs. ``make chaos SECONDS=600`` does it for so long with each
+kind, at all points, after random delays; here each kind is killed at some of them, and all kinds together at all.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -17,125 +19,160 @@ import time
 import pytest
 
 import actorlib
+from actorlib.transport import messages
 from actorlib.transport.drivers.processes import children_of, process_name
+from tests.cluster.conftest import eventually
+from tests.cluster.mixed_load import PATIENCE_S, Load
 
-KINDS = ("gcs", "worker", "zygote", "node", "driver")
+KINDS = {  # how often it is killed where time is short
+    "gcs": 4,
+    "worker": 4,
+    "zygote": 4,
+    "node": 2,
+    "driver": 2,
+}
 RECOVERY_S = 10.0
 SECONDS = float(os.environ.get("ACTORLIB_CHAOS_SECONDS", "0"))
+DESCRIPTORS_MORE_MAX = 24
 
 DRIVER = textwrap.dedent("""
-    import sys, time, actorlib
+    import sys, actorlib
     actorlib.init(address=sys.argv[1])
-    @actorlib.remote(num_cpus=0.1)
-    def nap(): time.sleep(0.2)
+    from tests.cluster.mixed_load import LARGE, make, mean
+    import numpy as np
     @actorlib.remote(num_cpus=0.1)
     class Mine:
-        def ping(self): return 1
-    mine = [Mine.remote() for _ in range(2)]
-    actorlib.get([m.ping.remote() for m in mine])
+        def hold(self, refs): self.refs = refs; return 1
+    mine = Mine.remote()
+    actorlib.get(mine.hold.remote([actorlib.put(np.ones(LARGE)), make.remote(3)]))
     print("at work", flush=True)
     while True:
-        actorlib.get([nap.remote() for _ in range(4)])
+        actorlib.get([mean.remote(make.remote(i)) for i in range(3)])
 """)
 
 
-@actorlib.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, checkpoint=5)
-class Account:
-    def __init__(self) -> None:
-        self.balance = 0
+class Victims:
+    """Who is to be killed next, of one kind."""
 
-    def deposit(self, amount):
-        self.balance += amount
-        return self.balance
+    def __init__(self, machines, kind, rng):
+        self.machines, self.kind, self.rng = machines, kind, rng
+        self._driver = None
 
-    def pid(self):
-        return os.getpid()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._end_driver()
+
+    def prepare(self):
+        """Before the work of a point: a driver is there that can be killed."""
+        if self.kind == "driver":
+            command = [sys.executable, "-c", DRIVER, self.machines.head.head]
+            self._driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert self._driver.stdout.readline() == "at work\n"
+
+    def kill_one(self):
+        os.kill(self._choose(), signal.SIGKILL)
+
+    def _choose(self):
+        if self.kind == "driver":
+            return self._driver.pid
+        if self.kind == "node":
+            return self.machines.others[0].pid
+        assert eventually(lambda: of_kind(self.machines, self.kind))  # the one before may have no successor yet
+        return self.rng.choice(of_kind(self.machines, self.kind))
+
+    def replace(self):
+        """After the work of a point: another one for the one that is gone, where nobody else does that."""
+        self._end_driver()
+        if self.kind == "node":
+            gone = self.machines.others.pop(0)
+            gone.process.wait(PATIENCE_S)
+            gone.kill()
+            self.machines.wait_for(1)
+            self.machines.add()
+            self.machines.wait_for(2)
+
+    def _end_driver(self):
+        if self._driver is not None:
+            self._driver.kill()
+            self._driver.wait()
+            self._driver.stdout.close()
+            self._driver = None
 
 
-@actorlib.remote(num_cpus=0.2, max_retries=-1)
-def square(x):
-    return x * x
+def of_kind(machines, kind):
+    nodes = [machines.head, *machines.others]
+    return [pid for node in nodes for pid in children_of(node.pid) if process_name(pid) == f"actorlib:{kind}"]
 
 
-class Load:
-    """Deposits and tasks, whose results must be right however often somebody is killed."""
-
-    def __init__(self) -> None:
-        self.accounts = [Account.options(name=f"account-{i}", lifetime="detached").remote() for i in range(3)]
-        self.seen = [0, 0, 0]
-
-    def some(self) -> None:
-        deposits = [account.deposit.remote(1) for account in self.accounts]
-        squares = [square.remote(i) for i in range(5)]
-        for i, balance in enumerate(actorlib.get(deposits, timeout=60)):
-            assert balance > self.seen[i], f"an acknowledged deposit is gone: {balance} after {self.seen[i]}"
-            self.seen[i] = balance
-        assert actorlib.get(squares, timeout=60) == [i * i for i in range(5)]
+def descriptors(machines):
+    """Open files and connections of those who live through it all."""
+    return {node.pid: len(os.listdir(f"/proc/{node.pid}/fd")) for node in (machines.head, *machines.others)}
 
 
-def victim(machines, kind, load, driver):
-    """Who is to be killed; on another machine than the head's where there is a choice."""
-    if kind == "gcs":
-        return machines.gcs_pid()
-    if kind == "worker":
-        return actorlib.get(load.accounts[0].pid.remote(), timeout=60)
-    if kind == "driver":
-        return driver.pid
-    node = machines.others[0]
-    return node.pid if kind == "node" else zygote_of(node.pid)
+def leaks(machines):
+    """What is there that should not be, in words; "" if all is well."""
+    engine = actorlib.engine.Slot.engine
+    found = []
+    objects = 0
+    for node in (machines.head, *machines.others):
+        status = engine.ask(node.address, messages.NodeStatus, timeout_s=PATIENCE_S).status
+        short = {name: total - status["available"].get(name, 0) for name, total in status["total"].items()}
+        found += [f"{amount} of {name} is not free" for name, amount in short.items() if amount]
+        known = {row["pid"] for row in status["workers"]}
+        strangers = [pid for pid in children_of(node.pid) if process_name(pid) not in HELPERS and pid not in known]
+        found += [f"{process_name(pid)} {pid} is nobody's" for pid in strangers]
+        found += [f"{count} wait: {reason}" for reason, count in status["waiting"].items()]
+        objects += status["store"][0]["objects"]
+    if objects > 2:  # what this driver keeps, and a copy of it
+        found.append(f"{objects} objects are stored")
+    return "; ".join(found)
 
 
-def zygote_of(node_pid):
-    return next(pid for pid in children_of(node_pid) if process_name(pid) == "actorlib:zygote")
+HELPERS = ("actorlib:zygote", "actorlib:gcs")
 
 
-def is_whole():
-    free, total = actorlib.available_resources(), actorlib.cluster_resources()
-    return all(abs(total[name] - free.get(name, 0)) < 1e-6 for name in ("CPU",))
+def wait_until_nothing_is_leaked(machines):
+    deadline = time.monotonic() + RECOVERY_S
+    while found := leaks(machines):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_acknowledged_is_lost_and_nothing_is_leaked(machines, kind):
+    rng = random.Random(SECONDS)
     machines.start_head()
     machines.add()
     machines.join(namespace="chaos")
     load = Load()
-    load.some()
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, machines.head.head], stdout=subprocess.PIPE, text=True)
-    try:
-        assert driver.stdout.readline() == "at work\n"
-        ends_at, kills = time.monotonic() + SECONDS, 0
-        while kills == 0 or time.monotonic() < ends_at:
-            load.some()
-            time.sleep(random.random() * (1 if SECONDS else 0.1))
-            os.kill(victim(machines, kind, load, driver), signal.SIGKILL)
-            kills += 1
-            for _ in range(3):
-                load.some()
-            if kind == "node":
-                replace(machines)
-            if kind == "driver":
+    for point in load.points:
+        load.through(point)
+    before = descriptors(machines)
+    points = itertools.islice(itertools.cycle(load.points), list(KINDS).index(kind), None)
+    ends_at = time.monotonic() + SECONDS
+    recovered_s = []
+    with Victims(machines, kind, rng) as victims:
+        for kills, point in enumerate(points):
+            if kills >= KINDS[kind] and time.monotonic() > ends_at:
                 break
-    finally:
-        driver.kill()
-        driver.wait()
-        driver.stdout.close()
-    deadline = time.monotonic() + RECOVERY_S
-    while not is_whole():
-        assert time.monotonic() < deadline, (
-            f"{actorlib.available_resources()} of {actorlib.cluster_resources()} is free"
+            victims.prepare()
+            delay_s = rng.random() * (0.2 if SECONDS else 0.02)
+
+            def kill(delay_s=delay_s):
+                time.sleep(delay_s)
+                victims.kill_one()
+
+            load.through(point, kill)
+            load.through("calls of durable actors")
+            began = time.monotonic()
+            victims.replace()
+            wait_until_nothing_is_leaked(machines)
+            recovered_s.append(time.monotonic() - began)
+    for pid, count in descriptors(machines).items():
+        assert count <= before.get(pid, count) + DESCRIPTORS_MORE_MAX, (
+            f"process {pid} has {count} open, {before} before"
         )
-        time.sleep(0.1)
-    load.some()
-    for account in load.accounts:
-        actorlib.kill(account)
-
-
-def replace(machines):
-    """Another machine for the one that is gone."""
-    gone = machines.others.pop(0)
-    gone.process.wait(RECOVERY_S)
-    gone.kill()
-    machines.wait_for(1)
-    machines.add()
-    machines.wait_for(2)
+    print(f"{len(recovered_s)} kills of {kind}; the longest until nothing was left of it: {max(recovered_s):.1f} s")
+    load.end()
