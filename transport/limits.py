@@ -172,6 +172,10 @@ handshakes_max = 64
 """Connections over TCP that have not proved a key yet; any more are disconnected at once and may try again."""
 tcp_frame_bytes_max = batch_body_bytes_max + (64 << 10)
 """Largest frame over TCP. libzmq buffers a frame of that size before the sender has proved anything."""
+new_key_grace_s = 3.0
+"""An unknown key may be one that we have not heard of yet: for so long it is told to come again, and then refused."""
+new_key_forgotten_s = 60.0
+new_keys_waiting_max = 256
 access_keys_max = 10_000
 access_addresses_max = 64
 """Addresses remembered of one key; of a key seen at more, a revocation disconnects everybody."""

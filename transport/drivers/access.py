@@ -42,6 +42,7 @@ from zmq.utils import z85
 from actorlib.transport import limits
 from actorlib.transport.drivers.keys import KEY_BYTES, AccessError, Identity, KeyPair
 from actorlib.transport.drivers.notice import notice
+from actorlib.transport.newcomers import NotHeardOf
 
 DOMAIN = b"actorlib"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -56,7 +57,7 @@ _guard_numbers = itertools.count(1)
 def zap_reply(frames: list[bytes], identify: Callable[[bytes], Identity | None], domain: bytes = DOMAIN) -> list[bytes]:
     """The answer to one ZAP request, whatever it looks like: 200 for a known CURVE key in our domain, 400 otherwise.
 
-    300 ("later") when ``identify`` itself fails: unlike 400, it lets the client's libzmq try again.
+    300 ("later") when ``identify`` can't tell (``NotHeardOf``) or fails: unlike 400, it lets the client try again.
     """
     request_id = frames[1] if len(frames) > 1 and len(frames[1]) <= SHORT_BYTES_MAX else b""
 
@@ -77,6 +78,8 @@ def zap_reply(frames: list[bytes], identify: Callable[[bytes], Identity | None],
         return answer(b"400", "malformed key")
     try:
         identity = identify(z85.encode(frames[6]))
+    except NotHeardOf:
+        return answer(b"300", "nothing is known of this key yet")
     except Exception as error:
         notice(f"can't tell whether to admit a key: {error!r}")
         return answer(b"300", "can't tell now")

@@ -23,12 +23,19 @@ class Credentials(NamedTuple):
     cluster: bytes  # the public key of the head
     register: Path
     ip: str  # of this host, where its processes bind
+    is_copy: bool  # the register is one: what it says may lag behind the head's
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Credentials:
         """Read what ``save`` wrote. Raises AccessError."""
         entry = load_private(Path(path), limits.key_file_bytes_max)
-        return cls(key_pair(entry), public_key(entry["cluster"]), Path(entry["register"]), str(entry["ip"]))
+        return cls(
+            key_pair(entry),
+            public_key(entry["cluster"]),
+            Path(entry["register"]),
+            str(entry["ip"]),
+            bool(entry["is_copy"]),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         save_private(
@@ -39,6 +46,7 @@ class Credentials(NamedTuple):
                 "cluster": self.cluster.decode(),
                 "register": str(self.register),
                 "ip": self.ip,
+                "is_copy": self.is_copy,
             },
         )
 
@@ -49,7 +57,7 @@ class Credentials(NamedTuple):
     def open(self) -> tuple[Access, Register]:
         """For one loop. The register's ``refresh`` ends the connections of keys that have gone."""
         register = Register(self.register, self.cluster)
-        access = Access(self.keys, register.identify)
+        access = Access(self.keys, register.identify_or_wait if self.is_copy else register.identify)
         register.on_revoked = access.drop
         return access, register
 

@@ -24,6 +24,7 @@ import zmq
 from zmq.utils import z85
 
 from actorlib.transport import limits
+from actorlib.transport.newcomers import Newcomers, NotHeardOf
 
 ROLES = ("node", "driver")
 HEAD = "head"
@@ -177,6 +178,8 @@ class Register:
         self._lock = threading.RLock()
         self._signature: tuple[int, ...] = ()
         self._allowed: dict[bytes, Identity] = {}
+        self._revoked: set[bytes] = set()
+        self._newcomers = Newcomers()
         self.refresh()
 
     def allowed(self) -> dict[bytes, Identity]:
@@ -186,6 +189,19 @@ class Register:
     def identify(self, public: bytes) -> Identity | None:
         self.refresh()
         return self._allowed.get(public)
+
+    def identify_or_wait(self, public: bytes) -> Identity | None:
+        """Like ``identify``, where the file is a copy that may lag behind.
+
+        Raises:
+            NotHeardOf: The key may be a new one.
+        """
+        found = self.identify(public)
+        with self._lock:
+            is_new = found is None and public not in self._revoked
+            if is_new and self._newcomers.may_try_again(time.monotonic(), public):
+                raise NotHeardOf
+        return found
 
     def refresh(self) -> tuple[str, ...]:
         """Look whether the file has changed; the names revoked since the last look."""
@@ -215,10 +231,12 @@ class Register:
         try:
             keys = {entry[0]: Key(*entry) for entry in value["keys"]}
             allowed = {public_key(k.public): Identity(k.name, k.role) for k in keys.values() if not k.revoked_at}
+            revoked = {public_key(k.public) for k in keys.values() if k.revoked_at}
         except (LookupError, TypeError, ValueError) as error:
             raise AccessError(f"{self.path} is damaged ({error!r}); nobody new is admitted") from None
         self.keys = keys
         self._allowed = {self.cluster: Identity(HEAD, HEAD), **allowed}
+        self._revoked = revoked
         self._signature = signature
 
     def write(self, keys: dict[str, Key]) -> None:

@@ -71,9 +71,9 @@ class ClusterNode(Node):
             file = KeyFile.load(settings["key_file"])
             if file.role != "node":
                 raise AccessError(f"{file.path} is the key of a {file.role}; a node needs one of: actorlib keys new")
-            return Credentials(file.keys, file.server, Path(session_dir, "register.json"), ip)
+            return Credentials(file.keys, file.server, Path(session_dir, "register.json"), ip, True)
         store = KeyStore(os.path.join(settings["directory"], "keys"))
-        return Credentials(store.cluster_key(), store.cluster_key().public, store.register.path, ip)
+        return Credentials(store.cluster_key(), store.cluster_key().public, store.register.path, ip, False)
 
     # -- what a node of one machine has otherwise ----------------------------------------------------------------------
     def _make_loop(self, address: Address, access: Any = None) -> Any:
