@@ -13,10 +13,11 @@ when room is needed.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from actorlib.store import slab
+from actorlib.transport import limits
 from actorlib.transport.ids import ObjectId, ProcessId
 
 
@@ -100,6 +101,7 @@ class Catalog:
         self._next_number = 0
         self._clock = 0
         self._freed_early: dict[ObjectId, None] = {}
+        self._gone: dict[ProcessId, None] = {}  # processes that have died: what comes of theirs later is an orphan
 
     # -- granting ------------------------------------------------------------------------------------------------------
     def grant(self, process_id: ProcessId, size: int) -> Slab:
@@ -286,6 +288,11 @@ class Catalog:
     def owned_by(self, process_id: ProcessId) -> list[ObjectId]:
         return [oid for oid, place in self.objects.items() if (place.owner or oid[:8]) == process_id]
 
+    def orphans(self, object_ids: Iterable[ObjectId]) -> list[ObjectId]:
+        """Those of them that are here and whose owner was gone before they came, if nobody claims them."""
+        places = [(oid, self.objects.get(oid)) for oid in object_ids]
+        return [oid for oid, place in places if place is not None and (place.owner or oid[:8]) in self._gone]
+
     def promoted(self, object_id: ObjectId) -> None:
         """What it is a copy of is lost: this one is kept."""
         place = self.objects.get(object_id)
@@ -330,6 +337,9 @@ class Catalog:
 
     def process_died(self, process_id: ProcessId) -> None:
         """Its own objects go; slabs that it filled are closed; objects that it wrote for others stay."""
+        self._gone[process_id] = None
+        while len(self._gone) > limits.dead_owners_kept_max:
+            del self._gone[next(iter(self._gone))]
         for oid in self.owned_by(process_id):
             self.freed(oid)
         for holder in self.slabs.values():

@@ -132,6 +132,9 @@ lmdb_map_bytes = 64 << 30
 kv_key_bytes_max = 500  # namespace, a NUL and the key; LMDB takes 511
 
 # -- store -------------------------------------------------------------------------------------------------------------
+dead_owners_kept_max = 10_000
+orphan_claim_s = 5.0
+"""An object that comes when its owner is gone already is kept for so long: a borrower may be about to claim it."""
 slab_bytes_min = 8 << 20
 """Objects much smaller than this share slabs of this size; larger ones get a slab of their own size class."""
 slab_free_bytes_max_fraction = 0.5

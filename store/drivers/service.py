@@ -78,6 +78,18 @@ class StoreService:
     def _on_sealed(self, _: Link, message: messages.ObjectsSealed) -> None:
         for object_id, path, offset, size in message.entries:
             self.catalog.sealed(object_id, path, offset, size)
+        self._look_for_orphans([object_id for object_id, *_ in message.entries])
+
+    def _look_for_orphans(self, object_ids: list[ObjectId]) -> None:
+        """What a worker was still writing when the owner died, or was on its way here: nobody will ever free it."""
+        orphans = self.catalog.orphans(object_ids)
+        if orphans:
+            self._host.call_later(limits.orphan_claim_s, lambda: self._free_orphans(orphans))
+
+    def _free_orphans(self, object_ids: list[ObjectId]) -> None:
+        for object_id in self.catalog.orphans(object_ids):
+            self.catalog.freed(object_id)
+            self.transfers.freed(object_id)
 
     def _on_freed(self, link: Link, message: messages.ObjectsFreed) -> None:
         here = self._host.address.node_id
@@ -175,6 +187,7 @@ class StoreService:
         """A copy lies here now: its owner must know, to free it and to fall back on it; and we of its owner's end."""
         owner = self._owners.pop(object_id)
         self.catalog.claimed(object_id, owner.process_id)
+        self._look_for_orphans([object_id])
         self._watch(owner)
         self._host.link(owner).send(messages.ObjectCopied(object_id, self._find(object_id)))
 

@@ -129,6 +129,19 @@ def test_a_dead_process_takes_its_objects_and_leaves_those_of_others():
     catalog.check()
 
 
+def test_what_comes_when_its_owner_is_gone_is_an_orphan_unless_it_is_claimed():
+    catalog = Catalog(64 * MIB, 64 * MIB, Files())
+    late, claimed, other = oid(1), oid(2), oid(3, b"anotherr")
+    catalog.process_died(b"ownerrrr")
+    for object_id in (late, claimed, other):
+        slab = catalog.grant(b"writer..", 2 * MIB)
+        catalog.sealed(object_id, slab.path, 0, 2 * MIB)
+    catalog.claimed(claimed, b"borrower")
+    assert catalog.orphans([late, claimed, other, oid(4)]) == [late]
+    catalog.process_died(b"borrower")
+    assert list(catalog.objects) == [late, other]
+
+
 class CatalogMachine(RuleBasedStateMachine):
     """Random use: the invariants hold, and what was stored and not freed is always somewhere."""
 
