@@ -56,6 +56,7 @@ class Actor:
         "hops",
         "incarnation",
         "links",
+        "moved",
         "node",
         "reason",
         "released",
@@ -79,6 +80,7 @@ class Actor:
         self.end = ""
         self.links: dict[ActorId, None] = {}
         self.released = False
+        self.moved = False  # its last incarnation left a node that drains, in good order
         self.hops = 0
         self.subscribers: dict[ProcessId, Link] = {}
 
@@ -94,6 +96,7 @@ class Actor:
             self.error,
             left,
             self.end,
+            self.moved,
         )
 
 
@@ -130,7 +133,7 @@ class Actors:
         actor.incarnation, actor.reason = update.incarnation, update.reason
         actor.death, actor.error, actor.worker = update.death, update.error, update.worker
         actor.node = update.worker.node_id or None
-        actor.end = update.end
+        actor.end, actor.moved = update.end, update.moved
         if messages.ActorLinks in extra:
             actor.links = dict.fromkeys(extra[messages.ActorLinks].others)
         if update.restarts_left >= 0:
@@ -351,6 +354,7 @@ class Actors:
     def exited(self, _: Link | None, message: messages.ActorExited) -> None:
         actor = self._current(message.actor_id, message.incarnation)
         if actor is not None:
+            actor.moved = message.moved
             self._exited(actor, message.intended, message.death, message.moved)
 
     def _exited(self, actor: Actor, intended: bool, death: Death, planned: bool = False) -> None:
@@ -459,6 +463,7 @@ class Actors:
                     message.reason or "killed with kill(no_restart=False)",
                     "",
                 )
+                actor.moved = False
                 self._restart(actor, death)
         self._port.send(link, messages.Done(message.request_id))
 
@@ -506,6 +511,7 @@ class Actors:
         node_id = actor.node or NodeId(b"")
         death = Death(actor.worker.process_id, node_id, 0, None, None, False, text, "")
         actor.node = None
+        actor.moved = False
         self._exited(actor, False, death, planned)
 
     # -- after a restart of the GCS ------------------------------------------------------------------------------------

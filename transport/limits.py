@@ -109,6 +109,8 @@ crashes_in_a_row_max = 3
 """A call that has ended its worker so often, with nothing else in between, is answered and never run again."""
 checkpoint_in_message_bytes_max = 16 << 20
 """Larger checkpoints go to a store of their own."""
+stored_part_bytes = 8 << 20
+"""Of a file of such a store, in one message to another node."""
 calls_remembered_max = 1000
 """Of a durable actor, for those who ask what it did last."""
 settled_delay_s = 0.05

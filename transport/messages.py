@@ -737,10 +737,34 @@ class LeaveNode(NamedTuple):
 
 
 class WorkerMoves(NamedTuple):
-    """worker -> node: as told to, it ends; its actor goes on elsewhere. Answered by Done, for which it waits."""
+    """worker -> node: as told to, it ends; its actor goes on elsewhere. Answered by Done, for which it waits.
+
+    ``is_apart``: its last checkpoint lies in files of this node, which must stay until the next incarnation has them.
+    """
 
     request_id: int
     reason: str
+    is_apart: bool
+
+
+class CheckpointTaken(NamedTuple):
+    """worker -> node: what it began from lies on its own node now; yours is not needed any more."""
+
+    actor_id: ActorId
+
+
+class StoredRead(NamedTuple):
+    """worker -> node: a part of a file of the node's own checkpoint store; answered by StoredPart."""
+
+    request_id: int
+    name: str
+    offset: int
+
+
+class StoredPart(NamedTuple):
+    request_id: int
+    size: int  # of the whole file; -1: it is not there
+    data: Payload
 
 
 class ObjectsLeave(NamedTuple):
@@ -869,6 +893,7 @@ class ActorUpdate(NamedTuple):
     error: Value
     restarts_left: int  # -1 infinite
     end: str = ""  # of one that is DEAD: an ``ActorEnd``
+    moved: bool = False  # the incarnation before this one left in good order: what it has not answered never began
 
 
 class ActorEnd:
@@ -1424,6 +1449,9 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (223, ObjectKeep, _D.PROCESS_TO_NODE),
     (224, CopyDemoted, _D.PROCESS_TO_NODE),
     (225, NodeDrained, _D.TO_GCS),
+    (227, CheckpointTaken, _D.ANY),
+    (228, StoredRead, _D.ANY),
+    (229, StoredPart, _D.ANY),
     (200, CallsSettled, _D.CALLER_TO_WORKER),
     (201, CallerSeen, _D.CALLER_TO_WORKER),
     (202, ActorUpgrade, _D.TO_GCS),

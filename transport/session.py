@@ -67,6 +67,10 @@ class Session:
             and self._bytes_in_flight < limits.session_bytes_in_flight_max
         )
 
+    def has_all_arrived(self) -> bool:
+        """Whether the peer has acknowledged all that was sent."""
+        return not self._unacknowledged
+
     def is_under_way(self, batches: int) -> bool:
         """Whether so many batches were sent, and something has come back: the peer knows who we are."""
         return self._sequence >= batches and self._received > 0

@@ -323,15 +323,16 @@ class ActorClients:
             client.worker = NOWHERE
         tasks = list(client.in_flight.values())
         client.in_flight.clear()
+        moved = update.moved and update.incarnation == client.incarnation + 1
         again = []
         for task in tasks:
             if task.cancelled:
                 self._completion.fail_with(task, "TaskCancelledError", f"{task.name()} was cancelled")
-            elif update.state != "DEAD" and (task.retries_left != 0 or client.is_durable):
+            elif update.state != "DEAD" and (task.retries_left != 0 or client.is_durable or moved):
                 again.append(task)
             else:
                 self._completion.fail(task, self._port.actor_error(update, client.label, task))
-        if client.is_durable:
+        if client.is_durable or moved:  # it answered what it ran before it left: the rest was never begun
             self._requeue(client, again)
             self._mark(client)
         else:

@@ -7,6 +7,7 @@ a *chunk* under the hash of its content, so that a buffer that did not change si
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgpack
@@ -14,6 +15,8 @@ import msgpack
 from actorlib.runtime.call_log_format import plain
 
 INLINE, STORED = 1, 2
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""``map``, or one that does several at once."""
 CHECKSUM_BYTES = 16
 CHUNK_BYTES_MIN = 64 << 10
 
@@ -32,6 +35,15 @@ class Meta(NamedTuple):
     saved_at: float  # seconds since 1970
     state_bytes: int
     last_of: int = -1  # the incarnation that ended with this checkpoint, and ran nothing after it
+
+
+class Place(NamedTuple):
+    """Where a checkpoint lies that is not all in the GCS's record."""
+
+    url: str
+    file: str
+    checksum: bytes
+    node_id: bytes = b""  # whose disk that is; b"": not one node's alone
 
 
 class Saved(NamedTuple):
@@ -55,19 +67,24 @@ def pack(saved: Saved) -> bytes:
     return packed
 
 
-def pack_apart(saved: Saved, url: str, file: str) -> tuple[bytes, bytes, dict[bytes, Any]]:
-    """What the GCS keeps, what the store keeps under ``file``, and the chunks that it refers to."""
+def pack_apart(saved: Saved, url: str, file: str, node_id: bytes, each: Each) -> tuple[bytes, bytes, dict[bytes, Any]]:
+    """What the GCS keeps, what the store keeps under ``file``, and the chunks that it refers to.
+
+    ``node_id``: whose disk the store is on, b"" if it is not one node's alone.
+    """
+    large = [buffer for buffer in saved.buffers if memoryview(buffer).nbytes >= CHUNK_BYTES_MIN]
+    names = iter(each(checksum, large))
     chunks: dict[bytes, Any] = {}
     parts: list[Any] = []
     for buffer in saved.buffers:
         if memoryview(buffer).nbytes < CHUNK_BYTES_MIN:
             parts.append((b"", buffer))
         else:
-            name = checksum(buffer)
+            name = next(names)
             chunks[name] = buffer
             parts.append((name, b""))
     body = msgpack.packb((saved.table, saved.objects, saved.state, tuple(parts)), default=plain)
-    record = msgpack.packb((STORED, tuple(saved.meta), url, file, checksum(body)))
+    record = msgpack.packb((STORED, tuple(saved.meta), url, file, checksum(body), node_id))
     return record, body, chunks
 
 
@@ -76,10 +93,17 @@ def meta_of(record: bytes) -> Meta:
     return Meta(*_unpack(record)[1])
 
 
-def place_of(record: bytes) -> tuple[str, str, bytes] | None:
-    """(url, file, checksum) of a checkpoint that lies in a store; None if it is all here."""
+def place_of(record: bytes) -> Place | None:
+    """Where a checkpoint lies that is in a store; None if it is all here."""
     fields = _unpack(record)
-    return None if fields[0] == INLINE else (fields[2], fields[3], fields[4])
+    return None if fields[0] == INLINE else Place(*fields[2:])
+
+
+def moved(record: bytes, url: str, node_id: bytes) -> bytes:
+    """The record of the same checkpoint where its files lie in another store."""
+    kind, meta, _, file, wanted, *_ = _unpack(record)
+    packed: bytes = msgpack.packb((kind, meta, url, file, wanted, node_id))
+    return packed
 
 
 def unpack(record: bytes) -> Saved:
@@ -88,20 +112,22 @@ def unpack(record: bytes) -> Saved:
     return Saved(Meta(*meta), *rest)
 
 
-def unpack_apart(record: bytes, body: bytes, read_chunk: Any) -> Saved:
+def unpack_apart(record: bytes, body: bytes, read_chunk: Callable[[bytes], Any], each: Each) -> Saved:
     """A checkpoint from a store. Raises TornCheckpoint where a checksum is wrong."""
-    _, meta, _, file, wanted = _unpack(record)
+    _, meta, _, file, wanted, *_ = _unpack(record)
     if checksum(body) != wanted:
         raise TornCheckpoint(f"{file} is not what was written")
     table, objects, state, parts = _unpack(body)
-    buffers = []
-    for name, data in parts:
+
+    def whole(part: tuple[bytes, Any]) -> Any:
+        name, data = part
         if name:
             data = read_chunk(name)
             if checksum(data) != name:
                 raise TornCheckpoint(f"chunk {name.hex()} is not what was written")
-        buffers.append(data)
-    return Saved(Meta(*meta), table, objects, state, tuple(buffers))
+        return data
+
+    return Saved(Meta(*meta), table, objects, state, tuple(each(whole, parts)))
 
 
 def chunks_of(body: bytes) -> list[bytes]:

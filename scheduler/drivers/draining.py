@@ -31,7 +31,8 @@ class Draining(Member):
 
     def init_draining(self) -> None:
         self.draining = Drain()
-        self._underway: dict[ActorId, int] = {}  # actors that have left, and whose next incarnation isn't there yet
+        # Actors that have left, and whose next incarnation isn't there yet, or hasn't got its checkpoint from here:
+        self._underway: dict[ActorId, tuple[int, bool]] = {}  # its incarnation here, and whether its files are needed
         self._objects_told_at = -limits.drain_objects_told_every_s
 
     @property
@@ -41,6 +42,7 @@ class Draining(Member):
             m.MustDrain: lambda _, message: self.drain(message.deadline_s, message.reason),
             m.WorkerMoves: self._on_worker_moves,
             m.ActorUpdate: self._on_moved_actor,
+            m.CheckpointTaken: self._on_checkpoint_taken,
             m.ObjectsLeave: self._on_objects_leave,
         }
 
@@ -134,7 +136,9 @@ class Draining(Member):
         raise NotImplementedError
 
     def _on_worker_moves(self, link: Link, message: messages.WorkerMoves) -> None:
-        """It runs nothing any more; once its process has ended the GCS is told."""
+        """It runs nothing any more. A durable actor may go on elsewhere at once: its callers will ask again for what
+        they lack. What another one has said last must get there first, so the end of its process is waited for.
+        """
         link.send(messages.Done(message.request_id))
         self.workers.stopping(link.peer.process_id, message.reason)
         hosted = self._actor_of.get(link.peer.process_id)
@@ -142,18 +146,26 @@ class Draining(Member):
             return
         hosting = self._hosted[hosted]
         hosting.moved, hosting.reason = True, message.reason
-        if hosting.order.spec.checkpoint:
+        if hosting.order.spec.checkpoint and not hosting.intended:
             actor_id, incarnation = hosted
-            self._underway[actor_id] = incarnation
+            self._underway[actor_id] = (incarnation, message.is_apart)
+            del self._hosted[hosted], self._actor_of[link.peer.process_id]
+            here, worker = self.loop.address.node_id, link.peer.process_id
+            death = messages.Death(worker, here, link.hello.os_pid, None, None, False, message.reason, "")
+            self.fact(messages.ActorExited(actor_id, incarnation, False, death, moved=True))
             self.to_gcs(messages.ActorSubscribe(actor_id))
 
     def _on_moved_actor(self, _: Link, message: messages.ActorUpdate) -> None:
         """One that has left is there again, or never will be: nobody asks for its state here any more."""
-        incarnation = self._underway.get(message.actor_id)
-        if incarnation is None:
+        if message.actor_id not in self._underway:
             return
-        if message.state == "DEAD" or (message.state == "ALIVE" and message.incarnation > incarnation):
+        incarnation, needs_files = self._underway[message.actor_id]
+        is_there = message.state == "ALIVE" and message.incarnation > incarnation
+        if message.state == "DEAD" or (is_there and not needs_files):
             del self._underway[message.actor_id]
+
+    def _on_checkpoint_taken(self, _: Link, message: messages.CheckpointTaken) -> None:
+        self._underway.pop(message.actor_id, None)
 
     # -- the end -------------------------------------------------------------------------------------------------------
     def _end(self, end: End) -> None:

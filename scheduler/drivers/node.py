@@ -517,6 +517,8 @@ class NodeService(Draining):
     def subscribe_again(self) -> None:
         for group_id in self._groups:
             self.to_gcs(messages.GroupSubscribe(group_id))
+        for actor_id in self._underway:
+            self.to_gcs(messages.ActorSubscribe(actor_id))
 
     def _on_group_update(self, _: Link, message: messages.GroupUpdate) -> None:
         self._groups[message.group.group_id] = message.group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from actorlib.runtime.call_log_format import CALL, HEAD
 from actorlib.runtime.log_copies import Fences, Gate, reach
 from actorlib.testing import simulate
 from actorlib.transport.ids import ActorId
+from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 T = 3000
 
@@ -91,6 +93,23 @@ def test_the_loss_of_a_node_loses_no_acknowledged_call(seed):
             assert values == list(range(total + 1, total + len(refs) + 1))
             total = values[-1]
         del counter, refs
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("durability", ["replicated", "auto"])  # auto: with one node left it is another level
+def test_an_actor_that_comes_back_where_its_copy_lies_finds_it(seed, durability):
+    with simulate(seed=seed, nodes=2) as world:
+        host = world.nodes[1]
+        while len(world.nodes[0].service.node_addresses()) < 2:
+            time.sleep(0.05)
+        there = NodeAffinitySchedulingStrategy(host.node_id.hex(), soft=True)
+        options = Checkpoint(every_calls=4, durability=durability)
+        counter = Counter.options(checkpoint=options, scheduling_strategy=there).remote()
+        assert actorlib.get([counter.add.remote() for _ in range(6)], timeout=T)[-1] == 6
+        assert host_of(world, counter) is host
+        world.crash_node(host)  # which leaves one node: the one with the copy
+        assert actorlib.get(counter.add.remote(), timeout=T) == 7
+        del counter
 
 
 def test_the_loss_of_the_copy_is_made_good_by_another(capfd):

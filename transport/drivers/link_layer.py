@@ -180,6 +180,10 @@ class LinkLayer:
         link.send(self.hello)
         return link
 
+    def has_all_arrived(self) -> bool:
+        """Whether those that have dialled us have all that was sent to them."""
+        return all(not link.pending and link.session.has_all_arrived() for link in self._accepted.values())
+
     def links(self) -> list[Link]:
         return [*self._dialled.values(), *self._accepted.values()]
 

@@ -18,7 +18,8 @@ def dump(instance: Any) -> serialization.Serialized:
 
 def restore(cls: Any, state: bytes, buffers: tuple[Any, ...]) -> Any:
     """An instance in the state that ``dump`` saw; ``__init__`` is not run. Arrays can be written to."""
-    was_custom, loaded = serialization.deserialize(state, [bytearray(buffer) for buffer in buffers])
+    own = [buffer if type(buffer) is bytearray else bytearray(buffer) for buffer in buffers]  # read just now, or copied
+    was_custom, loaded = serialization.deserialize(state, own)
     instance = cls.__new__(cls)
     if hasattr(instance, "__restore__"):
         instance.__restore__(loaded)

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from actorlib import exceptions
 from actorlib.runtime import checkpoint
 
+THREADS = 2  # hashing and writing leave Python to others meanwhile
+
 
 class Store(Protocol):
     def write(self, name: str, data: Any) -> None:
-        """All or nothing, and durable."""
+        """All or nothing, and durable once ``sync`` has returned."""
 
-    def read(self, name: str) -> bytes: ...
+    def sync(self) -> None:
+        """What was written is durable from now on."""
+
+    def read(self, name: str) -> Any: ...
 
     def exists(self, name: str) -> bool: ...
 
@@ -28,10 +35,12 @@ class Store(Protocol):
 
 
 class DirectoryStore:
-    """A directory of the file system."""
+    """A directory of the file system. Not ``is_synced``: what is written is durable only after ``sync``."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, is_synced: bool = True) -> None:
         self.root = root
+        self.is_synced = is_synced
+        self._unsynced: list[str] = []
 
     def write(self, name: str, data: Any) -> None:
         path = os.path.join(self.root, name)
@@ -41,16 +50,46 @@ class DirectoryStore:
             with open(aside, "wb") as target:
                 target.write(data)
                 target.flush()
-                os.fsync(target.fileno())
+                if self.is_synced:
+                    os.fsync(target.fileno())
             os.replace(aside, path)
+            self._unsynced += [] if self.is_synced else [path]
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(aside)
             raise
 
-    def read(self, name: str) -> bytes:
-        with open(os.path.join(self.root, name), "rb") as source:
-            return source.read()
+    def sync(self) -> None:
+        unsynced, self._unsynced = self._unsynced, []
+        for path in unsynced:
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def take(self, path: str, name: str) -> None:
+        """A file of another store on this machine: the same bytes under two names where that can be, else a copy."""
+        target = os.path.join(self.root, name)
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(path, f"{target}.{os.getpid()}.part")
+            os.replace(f"{target}.{os.getpid()}.part", target)
+        self._unsynced.append(target)
+
+    def read(self, name: str) -> bytearray:
+        with open(os.path.join(self.root, name), "rb", buffering=0) as source:
+            data = bytearray(os.fstat(source.fileno()).st_size)
+            view, done = memoryview(data), 0
+            while done < len(data) and (count := source.readinto(view[done:])):
+                done += count
+            return data
 
     def exists(self, name: str) -> bool:
         return os.path.exists(os.path.join(self.root, name))
@@ -87,6 +126,9 @@ class UrlStore:
         self._system.pipe_file(f"{path}.part", bytes(data))
         self._system.mv(f"{path}.part", path)
 
+    def sync(self) -> None:
+        """It is, once it is written."""
+
     def read(self, name: str) -> bytes:
         return bytes(self._system.cat_file(self._path(name)))
 
@@ -109,33 +151,45 @@ def open_store(url: str) -> Store:
     return UrlStore(url) if "://" in url else DirectoryStore(os.path.abspath(os.path.expanduser(url)))
 
 
-def write_apart(store: Store, url: str, folder: str, number: int, saved: checkpoint.Saved) -> tuple[bytes, int]:
+def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """``map``, several at once where there is more than one."""
+    todo = list(items)
+    if len(todo) < 2:
+        return [function(item) for item in todo]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(function, todo))
+
+
+def chunk_file(folder: str, name: bytes) -> str:
+    return f"{folder}/chunk-{name.hex()}"
+
+
+def write_apart(
+    store: Store, url: str, folder: str, number: int, saved: checkpoint.Saved, node_id: bytes = b""
+) -> tuple[bytes, int]:
     """Write a checkpoint into a store. Gives the record for the GCS and how many bytes were new. Raises OSError."""
     file = f"{folder}/checkpoint-{number:012d}"
-    record, body, chunks = checkpoint.pack_apart(saved, url, file)
-    written = len(body)
-    for name, data in chunks.items():
-        chunk = f"{folder}/chunk-{name.hex()}"
-        if not store.exists(chunk):
-            store.write(chunk, data)
-            written += memoryview(data).nbytes
+    record, body, chunks = checkpoint.pack_apart(saved, url, file, node_id, each)
+    new = [(name, data) for name, data in chunks.items() if not store.exists(chunk_file(folder, name))]
+    each(lambda item: store.write(chunk_file(folder, item[0]), item[1]), new)
     store.write(file, body)
-    return record, written
+    return record, len(body) + sum(memoryview(data).nbytes for _, data in new)
 
 
 def read_apart(record: bytes) -> checkpoint.Saved:
     """A checkpoint that the GCS's record says where to find. Raises TornCheckpoint."""
     place = checkpoint.place_of(record)
     assert place is not None
-    url, file, _ = place
-    folder = file.rpartition("/")[0]
+    folder = place.file.rpartition("/")[0]
     try:
-        store = open_store(url)
+        store = open_store(place.url)
         return checkpoint.unpack_apart(
-            record, store.read(file), lambda name: store.read(f"{folder}/chunk-{name.hex()}")
+            record, bytes(store.read(place.file)), lambda name: store.read(chunk_file(folder, name)), each
         )
     except OSError as error:
-        raise checkpoint.TornCheckpoint(f"{file} can't be read: {error}") from error
+        raise checkpoint.TornCheckpoint(f"{place.file} can't be read: {error}") from error
 
 
 def drop_old(store: Store, folder: str, kept: list[int]) -> None:
@@ -146,7 +200,9 @@ def drop_old(store: Store, folder: str, kept: list[int]) -> None:
     for name in names:
         if name.startswith("checkpoint-") and not name.endswith(".part"):
             if name in keep:
-                used.update(f"chunk-{chunk.hex()}" for chunk in checkpoint.chunks_of(store.read(f"{folder}/{name}")))
+                used.update(
+                    f"chunk-{chunk.hex()}" for chunk in checkpoint.chunks_of(bytes(store.read(f"{folder}/{name}")))
+                )
             else:
                 store.remove(f"{folder}/{name}")
     for name in names:

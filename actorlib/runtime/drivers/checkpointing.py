@@ -12,13 +12,13 @@ from actorlib.runtime.call_log import CallLog
 from actorlib.runtime.checkpoint import Meta, Saved, TornCheckpoint
 from actorlib.runtime.drivers import actor_state, checkpoint_store
 from actorlib.runtime.drivers.calls import CURRENT
-from actorlib.runtime.drivers.execution import Execution
+from actorlib.runtime.drivers.far_checkpoints import FarCheckpoints
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.notice import notice
 from actorlib.transport.messages import ActorSpec
 
 
-class Checkpointing(Execution):
+class Checkpointing(FarCheckpoints):
     """The part of a worker that saves and finds checkpoints. They are taken between calls."""
 
     log: CallLog | None = None
@@ -27,9 +27,11 @@ class Checkpointing(Execution):
     mailbox_lock: Any
     class_version = ""
     epoch = 0
+    _store: checkpoint_store.Store | None = None
 
     def init_checkpointing(self, options: dict[str, Any]) -> None:
         self.checkpoint_options = options
+        self._is_apart = False  # the newest checkpoint lies in a store
         self._number = 0  # of the newest checkpoint
         self._kept: dict[int, int] = {}  # number to position
         self._calls_since = 0
@@ -129,20 +131,34 @@ class Checkpointing(Execution):
 
     def store_url(self) -> str:
         """Where large checkpoints go."""
-        return self.checkpoint_options.get("store") or f"{self.log_directory()}/checkpoints"
+        return self.checkpoint_options.get("store") or self.own_store_url()
+
+    def own_store_url(self) -> str:
+        return f"{self.log_directory()}/checkpoints"
 
     def log_directory(self) -> str:
         """The node's directory for call logs."""
         raise NotImplementedError
 
     def _record_of(self, saved: Saved, number: int) -> bytes:
-        if not self.checkpoint_options.get("store") and saved.meta.state_bytes < limits.checkpoint_in_message_bytes_max:
+        is_shared = bool(self.checkpoint_options.get("store"))
+        self._is_apart = is_shared or saved.meta.state_bytes >= limits.checkpoint_in_message_bytes_max
+        if not self._is_apart:
             return checkpoint.pack(saved)
         url = self.store_url()
-        store = checkpoint_store.open_store(url)
+        store = self._store = checkpoint_store.open_store(url)
+        if isinstance(store, checkpoint_store.DirectoryStore):
+            # The log goes on until the last checkpoint is durable too, so an actor that moves need not wait for that.
+            store.is_synced = saved.meta.last_of < 0
         assert self.spec is not None
-        record, _ = checkpoint_store.write_apart(store, url, self.spec.actor_id.hex(), number, saved)
+        node_id = b"" if is_shared else self.node.node_id
+        record, _ = checkpoint_store.write_apart(store, url, self.spec.actor_id.hex(), number, saved, node_id)
         return record
+
+    def sync_store(self) -> None:
+        """The last checkpoint is durable from now on. Raises OSError."""
+        if self._is_apart and self._store is not None:
+            self._store.sync()
 
     def _answered(self, answer: Any, number: int, position: int, keep: int) -> None:
         self._saving = False
@@ -157,7 +173,7 @@ class Checkpointing(Execution):
         while len(self._kept) > keep:
             del self._kept[min(self._kept)]
         self.checkpoint_kept(position, min(self._kept.values()) if len(self._kept) >= keep else -1)
-        if self.checkpoint_options.get("store"):
+        if self._is_apart:
             assert self.spec is not None
             url, folder = self.store_url(), self.spec.actor_id.hex()
             try:
@@ -185,7 +201,7 @@ class Checkpointing(Execution):
             try:
                 if answer.number < 0:
                     raise TornCheckpoint("its checksum is wrong")
-                yield number, read_checkpoint(bytes(answer.state))
+                yield number, read_checkpoint(self.bring_here(bytes(answer.state), number))
             except TornCheckpoint as error:
                 self.say(f"checkpoint {number} is torn ({error}); the one before is used")
 

@@ -117,14 +117,16 @@ class ComingBack(RecordedInputs):
         return "disk" if self.config.get("durable") else "worker"
 
     def _best_log(self) -> list[Any]:
-        """Our own log, or the copy of another node where that leads further."""
+        """Our own log, or the copy of a node (it may be ours) where that leads further."""
         records = self.log_file.read()
-        if self.level != "replicated" or not self.incarnation:
+        if (
+            not self._known_nodes or not self.incarnation
+        ):  # at "auto" it may have been replicated before nodes were lost
             return records
         assert self.spec is not None
         actor_id, incarnation = self.spec.actor_id, self.incarnation
         for view in self._known_nodes:
-            if not view.alive or view.address.node_id == self.node.node_id:
+            if not view.alive:
                 continue
             try:
                 answer = self.ask(
@@ -154,6 +156,7 @@ class ComingBack(RecordedInputs):
                 )
                 continue
             self._number = number
+            self._kept = {number: saved.meta.position}
             self.loop.run(self._begin_replica)
             self._run_again(recovery)
             return
@@ -246,7 +249,8 @@ class ComingBack(RecordedInputs):
         answer = self._ask_for_checkpoint(source, number)
         if answer.number < 0:
             raise exceptions.CheckpointError(f"checkpoint {source.hex()}/{number} is not kept any more, or is torn")
-        saved = read_checkpoint(bytes(answer.state))
+        saved = read_checkpoint(self.bring_here(bytes(answer.state), number))
+        self._brought = None
         if saved.meta.class_name != self.class_name and not hasattr(cls, "__restore__"):
             raise exceptions.CheckpointError(
                 f"checkpoint {source.hex()}/{number} is of a {saved.meta.class_name}, which {self.class_name} can't "

@@ -44,15 +44,29 @@ class Leaving(Durability):
         self.run_shutdown_hook()
 
         if self.log is None:
-            self.loop.post(self._give_back_all, reason)
+            self._say_all(reason)
+        is_apart = self.log is not None and self._is_apart and not self.checkpoint_options.get("store")
         try:  # it must know before this process ends, or it takes that for a crash
-            self.ask(self.node, lambda rid: messages.WorkerMoves(rid, reason), limits.drain_last_word_s)
+            self.ask(self.node, lambda rid: messages.WorkerMoves(rid, reason, is_apart), limits.drain_last_word_s)
         except exceptions.GetTimeoutError:
             notice(f"{self.class_name}: its node did not hear that it leaves; it ends all the same")
         self._flush()
         if self.log is not None:
+            self.sync_store()
             self.log_file.forget()  # the checkpoint has all of it
         self.end_process(0)
+
+    def _say_all(self, reason: str) -> None:
+        """Until results and refusals are with the callers: what they then still wait for was never begun here."""
+        said: list[bool] = []
+
+        def say(_: None) -> None:
+            self._send_finished(None)
+            self._give_back_all(reason)
+            said.append(True)
+
+        self.loop.post(say, None)
+        self.loop.drive(lambda: bool(said) and self.loop.has_all_arrived(), None)
 
     def _stay(self, error: Exception) -> None:
         """It is told once more before the deadline, and then its log is what is left of it."""

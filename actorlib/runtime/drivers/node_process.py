@@ -231,6 +231,7 @@ class Node:
     """A node's services on one loop."""
 
     def __init__(self, settings: dict[str, Any], session_dir: str, zygote: Any) -> None:
+        from actorlib.runtime.drivers.stored_files import StoredFiles
         from actorlib.scheduler.drivers.node import NodeService
         from actorlib.transport.ids import NodeId, new_process_id
         from actorlib.transport.link import Address
@@ -249,6 +250,7 @@ class Node:
         labels = {"actorlib.io/node-id": process_id.hex(), **settings["labels"]}
         keep = max(1, -(-total["CPU"] // 10_000))
         self.log_copies = self._make_log_copies()
+        self.stored_files = StoredFiles(os.path.join(self._log_directory(), "checkpoints"))
         others = [self.store, self.log_copies]
         if self.gcs_service is not None:
             others.append(self.gcs_service)
@@ -312,6 +314,9 @@ class Node:
 
         return LogCopies(RealFiles(), os.path.join(self.settings["directory"] or self.session_dir, "copies"))
 
+    def _log_directory(self) -> str:
+        return os.path.join(self.settings["directory"] or self.session_dir, "calls")
+
     def _worker_config(self) -> dict[str, Any]:
         return {
             "host_id": self.host_id,
@@ -320,7 +325,7 @@ class Node:
             "trace_dir": self.trace_dir,
             "credentials": "",
             "can_grow": self.settings["can_grow"],
-            "log_dir": os.path.join(self.settings["directory"] or self.session_dir, "calls"),
+            "log_dir": self._log_directory(),
             "durable": self.settings["durable"],
         }
 
@@ -329,6 +334,7 @@ class Node:
 
         self.loop.handlers.update(self.store.handlers)
         self.loop.handlers.update(self.log_copies.handlers)
+        self.loop.handlers.update(self.stored_files.handlers)
         self.loop.handlers.update(self.service.handlers)
         if self.gcs_service is not None:
             join_gcs(self.loop, self.service, self.gcs_service, self._watch_node)

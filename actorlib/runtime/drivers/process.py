@@ -418,6 +418,7 @@ class Process:
             m.NodeStatusReply,
             m.DebugPong,
             m.LogCopy,
+            m.StoredPart,
         ):
             self.handlers[answer] = self._on_answer
 

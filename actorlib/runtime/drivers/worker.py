@@ -512,6 +512,7 @@ class Worker(Leaving):
         self.start_looking()
         self.runner = self._make_runner(bool(extra.get("is_async")), spec)
         self.loop.post(self.node_link.send, messages.ActorCreated(spec.actor_id, creation.incarnation, self.address))
+        self.keep_brought()
 
     def _make_runner(self, is_async: bool, spec: ActorSpec) -> ThreadRunner | AsyncRunner | None:
         if is_async:

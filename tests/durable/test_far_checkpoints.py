@@ -1,0 +1,84 @@
+"""Checkpoints that lie on another node's disk: what that node hands out, and how files change hands."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from actorlib.runtime import checkpoint
+from actorlib.runtime.checkpoint import Meta, Saved, TornCheckpoint
+from actorlib.runtime.drivers import checkpoint_store
+from actorlib.runtime.drivers.checkpoint_store import DirectoryStore
+from actorlib.runtime.drivers.stored_files import StoredFiles
+from actorlib.transport import limits, messages
+
+
+class Link:
+    def __init__(self):
+        self.sent = []
+
+    def send(self, message):
+        self.sent.append(message)
+
+
+def ask(files, name, offset=0):
+    link = Link()
+    files.handlers[messages.StoredRead](link, messages.StoredRead(7, name, offset))
+    (part,) = link.sent
+    return part.request_id, part.size, bytes(part.data.view) if part.size >= 0 else part.data
+
+
+def test_a_file_is_handed_out_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "stored_part_bytes", 4)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "chunk").write_bytes(b"0123456789")
+    files = StoredFiles(str(tmp_path))
+    assert [ask(files, "a/chunk", at) for at in (0, 4, 8, 10)] == [
+        (7, 10, b"0123"),
+        (7, 10, b"4567"),
+        (7, 10, b"89"),
+        (7, 10, b""),
+    ]
+    assert ask(files, "a/other") == (7, -1, b"")
+
+
+@pytest.mark.parametrize("name", ["../secret", "a/../../secret", "/etc/passwd", "a/./chunk", "..", "", "a"])
+def test_nothing_outside_of_the_store_is_handed_out(tmp_path, name):
+    (tmp_path / "store" / "a").mkdir(parents=True)
+    (tmp_path / "secret").write_text("secret")
+    assert ask(StoredFiles(str(tmp_path / "store")), name) == (7, -1, b"")
+
+
+def saved(buffers):
+    return Saved(Meta(5, 0, "v", "Counter", 0.0, 1, 3), (), (), b"state", tuple(buffers))
+
+
+def test_a_checkpoint_names_the_node_whose_disk_it_is_on_and_reads_the_same_where_it_was_brought(tmp_path):
+    buffers = [np.arange(20_000.0), np.ones(10), np.arange(30_000.0)]
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    record, written = checkpoint_store.write_apart(
+        DirectoryStore(first), first, "actor", 1, saved(buffers), b"node...."
+    )
+    place = checkpoint.place_of(record)
+    assert (place.url, place.node_id) == (first, b"node....") and written > 400_000
+    store = DirectoryStore(second, is_synced=False)
+    for name in DirectoryStore(first).names("actor"):
+        store.take(os.path.join(first, "actor", name), f"actor/{name}")
+        store.take(os.path.join(first, "actor", name), f"actor/{name}")  # again: it is there
+    store.sync()
+    here = checkpoint.moved(record, second, b"other...")
+    assert checkpoint.place_of(here).node_id == b"other..." and checkpoint.meta_of(here) == checkpoint.meta_of(record)
+    found = checkpoint_store.read_apart(here)
+    assert found.meta.last_of == 3 and [bytes(b) for b in found.buffers] == [b.tobytes() for b in buffers]
+    (tmp_path / "second" / "actor" / DirectoryStore(second).names("actor")[0]).write_bytes(b"torn")
+    with pytest.raises(TornCheckpoint):
+        checkpoint_store.read_apart(here)
+
+
+def test_a_record_of_before_is_read_as_one_of_no_single_node(tmp_path):
+    import msgpack
+
+    record = msgpack.packb((checkpoint.STORED, (5, 0, "v", "Counter", 0.0, 1), "/dir", "actor/file", b"sum"))
+    assert checkpoint.place_of(record).node_id == b"" and checkpoint.meta_of(record).last_of == -1
