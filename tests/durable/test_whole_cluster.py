@@ -84,7 +84,7 @@ def test_the_kill_of_a_driver_leaves_what_it_was_told(cluster):
         driver.wait()
         driver.stdout.close()
         for left in set(glob.glob(DRIVERS)) - mine:  # a driver that is killed can't clean up
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)  # its node may be at it as well
     assert told == list(range(1, len(told) + 1))
     deadline = time.monotonic() + T
     before = -1
