@@ -1,9 +1,9 @@
 """How objects can be made again whose references have left their owner's process, in case that dies.
 
 Owners tell in batches which of their objects others refer to, each with a payload that only processes can read: its
-recipe, or its value if that is small. When an owner has died, the first borrower that asks becomes the new owner and
-gets the payload; those that ask later are sent to it. Bounded in bytes: the oldest rows go first, and whoever asks for
-one is told so.
+recipe, its value if that is small, or why there is neither. When an owner has died, the first borrower that asks
+becomes the new owner and gets the payload; those that ask later are sent to it. Bounded in bytes: the oldest rows go
+first, and whoever asks for one is told so.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from actorlib.gcs.journal import Port
 from actorlib.transport import codec, limits
 from actorlib.transport.ids import JobId, ObjectId
 from actorlib.transport.link import NOWHERE, Address, Link
-from actorlib.transport.messages import LineageFind, LineageFound, LineageKept, Payload
+from actorlib.transport.messages import NOT_MADE_AGAIN, LineageFind, LineageFound, LineageKept, Payload
 
 TABLE = "lineage"
+NOT_KEPT = (
+    "nothing is kept of how it was made: it came from put() and lay in shared memory or held references, which ended "
+    "with its owner, or its owner died before it could tell"
+)
 
 
 class Row:
@@ -45,6 +49,8 @@ class Lineages:
     def keep(self, _: Link, message: LineageKept) -> None:
         for object_id, payload in message.rows:
             self._put(message.job_id, object_id, payload)
+            if bytes(payload) in NOT_MADE_AGAIN:
+                continue  # not worth a write to disk
             row = LineageKept(message.job_id, ((object_id, bytes(payload)),), ())
             self._port.persist(TABLE, object_id, codec.encode_batch([row])[0])
         for object_id in message.dropped:
@@ -64,13 +70,14 @@ class Lineages:
         row = self.rows.pop(object_id, None)
         if row is not None:
             self.bytes -= len(row.payload)
-            self._port.persist(TABLE, object_id, None)
+            if row.payload not in NOT_MADE_AGAIN:
+                self._port.persist(TABLE, object_id, None)
 
     def find(self, link: Link, message: LineageFind) -> None:
         row = self.rows.get(message.object_id)
-        if row is None:
-            reason = "nothing is kept of how it was made: it came from put() or from an actor"
-            if self.dropped:
+        if row is None or row.payload in NOT_MADE_AGAIN:
+            reason = NOT_KEPT if row is None else NOT_MADE_AGAIN[row.payload]
+            if row is None and self.dropped:
                 reason += f", or it is one of {self.dropped} whose lineage was dropped for lack of room"
             self._port.send(link, LineageFound(message.request_id, NOWHERE, b"", reason))
             return

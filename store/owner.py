@@ -598,8 +598,10 @@ class OwnerTable:
     def publish(self, object_id: ObjectId) -> bool:
         """Whether an object's lineage is worth keeping outside of this process; if so, it counts as kept there."""
         entry = self.entries.get(object_id)
-        if entry is None or entry.task is None or self.is_borrowed(entry):
+        if entry is None or self.is_borrowed(entry):
             return False
+        if entry.task is None and (entry.value is None or is_stored(entry.value)):
+            return False  # what was put into shared memory ends with us
         rare = entry.needs_rare()
         if rare.on_free is not None:  # it stands for an actor
             return False

@@ -77,6 +77,10 @@ def object_id(task_id: TaskId, index: int) -> ObjectId:
     return ObjectId(task_id + _INDEX.pack(index))
 
 
+ARGUMENTS = 0xFFFFFFFF
+"""In the place of an index: the arguments of a task, where they are an object of their own."""
+
+
 def task_of(oid: ObjectId) -> TaskId:
     """The id of the task (or ``put``) that made ``oid``."""
     return TaskId(oid[:TASK_ID_BYTES])

@@ -565,8 +565,20 @@ class KvReply(NamedTuple):
     keys: tuple[bytes, ...]
 
 
+NOT_MADE_AGAIN = {
+    b"a": "it was made by an actor's method, which is not called again for others, and is no small value that could be "
+    "kept",
+    b"g": "it was made by a generator, which is not run again for others, and is no small value that could be kept",
+    b"l": "the arguments of the task that made it are too large to be kept, and went with its owner",
+}
+"""Why an object can't be made again when its owner is dead, by the byte that stands for its recipe."""
+
+
 class LineageKept(NamedTuple):
-    """owner -> GCS, batched: how objects can be made again that others refer to; and which of them are freed."""
+    """owner -> GCS, batched: how objects can be made again that others refer to; and which of them are freed.
+
+    The payload of a row is a recipe, or one byte of NOT_MADE_AGAIN.
+    """
 
     job_id: JobId
     rows: tuple[tuple[ObjectId, Payload], ...]

@@ -1,7 +1,9 @@
 """Objects that outlive their owner: what is told to the GCS of them, and how a borrower takes them over.
 
-An owner tells, in batches, of each object that a task makes and that another process refers to: its recipe (function,
-arguments, options) and those of what it was made from, or its value once that is there and small. When the owner dies,
+An owner tells, in batches, of each object that another process refers to: its value once that is there and small,
+whatever made it (a task, an actor, a generator, ``put``); else, if a task makes it, its recipe (function, arguments,
+options) and those of what it was made from; else why it can't be made again. Arguments that lie in shared memory, which
+goes with the owner, are copied into the recipe up to ``limits.lineage_row_bytes_max``. When the owner dies,
 a borrower that needs the value asks the GCS: it becomes the new owner and runs the task again, or is sent to the
 process that already did. What can't be made again resolves to ``OwnerDiedError``, which says why.
 
@@ -19,12 +21,14 @@ from actorlib.runtime.submitter import Submitter
 from actorlib.runtime.task import Task
 from actorlib.store.owner import Entry, OwnerTable, is_error, is_stored
 from actorlib.transport import limits, messages
-from actorlib.transport.ids import JobId, ObjectId, ProcessId, TaskId
+from actorlib.transport.ids import ARGUMENTS, JobId, ObjectId, ProcessId, TaskId
+from actorlib.transport.ids import object_id as id_of_object
 from actorlib.transport.link import Address
 from actorlib.transport.messages import Payload, Value
 
 VALUE = "value"
 RECIPE = "recipe"
+BY_ACTOR, BY_GENERATOR, TOO_LARGE = b"a", b"g", b"l"  # of messages.NOT_MADE_AGAIN
 
 
 class Port(Protocol):
@@ -50,6 +54,9 @@ class Port(Protocol):
 
     def unpack(self, payload: Payload) -> Any: ...
 
+    def in_memory(self, object_id: ObjectId, value: Value) -> Value:
+        """A stored value of this machine with all of its bytes; None if it can't be read now."""
+
 
 class Lineage:
     """What this process tells and asks of lineage. See the module's docstring."""
@@ -67,7 +74,7 @@ class Lineage:
 
     # -- as an owner ---------------------------------------------------------------------------------------------------
     def left(self, object_id: ObjectId) -> None:
-        """Another process refers to an object of ours that a task makes, or its value is there now."""
+        """Another process refers to an object of ours, or the value of such a one is there now."""
         self._left[object_id] = None
         self._dropped.pop(object_id, None)
         self._schedule()
@@ -103,23 +110,31 @@ class Lineage:
             entry = self._table.entries.get(next_id)
             if entry is None or next_id in rows or not self._table.publish(next_id):
                 continue
-            found = self._row(entry)
-            if found is None:
-                continue
-            payload = self._port.pack(found)
-            if len(payload) <= limits.lineage_row_bytes_max:
-                rows[next_id] = payload
-                if found[0] == RECIPE:
+            if self._travels(entry):
+                payload = self._port.pack((VALUE, entry.value))
+                rows[next_id] = payload if len(payload) <= limits.lineage_row_bytes_max else TOO_LARGE
+            elif isinstance(entry.task, Task):
+                rows[next_id] = self._recipe(entry.task)
+                if rows[next_id] not in messages.NOT_MADE_AGAIN:
                     waiting.extend(entry.task.holds)
 
-    def _row(self, entry: Entry) -> tuple[Any, ...] | None:
-        task = entry.task
-        if not isinstance(task, Task) or not isinstance(task.target, bytes) or task.num_returns < 0:
-            return None
-        if self._travels(entry):
-            return (VALUE, entry.value)
-        if is_stored(task.args):
-            return None  # they lie in shared memory and go with their owner
+    def _recipe(self, task: Task) -> bytes:
+        """What others make the results of ``task`` again from, or the byte that says why there is nothing."""
+        if task.num_returns < 0:
+            return BY_GENERATOR
+        if not isinstance(task.target, bytes):
+            return BY_ACTOR
+        args = task.args
+        if is_stored(args):
+            args = None
+            if task.args[4] <= limits.lineage_row_bytes_max:
+                args = self._port.in_memory(id_of_object(task.task_id, ARGUMENTS), task.args)
+            if args is None:
+                return TOO_LARGE
+        payload = self._port.pack(self._row(task, args))
+        return payload if len(payload) <= limits.lineage_row_bytes_max else TOO_LARGE
+
+    def _row(self, task: Task, args: Value) -> tuple[Any, ...]:
         values = {}
         for oid, _ in task.dependencies:
             held = self._table.entries.get(oid)
@@ -129,7 +144,7 @@ class Lineage:
         return (
             RECIPE,
             task.target,
-            task.args,
+            args,
             task.options,
             task.dependencies,
             task.num_returns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from actorlib.gcs.lineage import Lineages
 from actorlib.transport import limits
 from actorlib.transport.link import NOWHERE
-from actorlib.transport.messages import LineageFind, LineageFound, LineageKept
+from actorlib.transport.messages import NOT_MADE_AGAIN, LineageFind, LineageFound, LineageKept
 
 DEAD = b"owner..."
 
@@ -37,6 +37,19 @@ def test_what_is_not_kept_is_told_with_the_reason(make, port, monkeypatch):
     monkeypatch.setattr(limits, "lineage_rows_bytes_max", 10)
     kept(lineages, link, (b"x", b"123456"), (b"y", b"123456"))
     assert list(lineages.rows) == [b"y"] and "for lack of room" in find(lineages, link).reason
+
+
+def test_why_something_cannot_be_made_again_is_kept_and_told_and_costs_no_write(make, port):
+    lineages, link = Lineages(port), make.link("a")
+    kept(lineages, link, (b"x", b"a"), (b"y", b"g"))
+    for object_id, code in ((b"x", b"a"), (b"y", b"g")):
+        answer = find(lineages, link, object_id)
+        assert (answer.owner, answer.payload, answer.reason) == (NOWHERE, b"", NOT_MADE_AGAIN[code])
+    assert not port.rows
+    kept(lineages, link, (b"x", b"its value, which is there now"))
+    assert find(lineages, link).payload == b"its value, which is there now" and len(port.rows) == 1
+    kept(lineages, link, dropped=(b"x", b"y"))
+    assert not lineages.rows and not port.rows
 
 
 def test_rows_are_durable_and_go_when_they_are_dropped_or_their_job_ends(make, port):

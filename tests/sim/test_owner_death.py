@@ -29,6 +29,21 @@ def slow(value):
 
 
 @actorlib.remote(num_cpus=0)
+def mean(values):
+    return np.full(100_000, values.mean())
+
+
+@actorlib.remote(num_cpus=0)
+def array_of(values):
+    return values + 0
+
+
+@actorlib.remote(num_cpus=0)
+def some():
+    yield from (7, 8, 9)
+
+
+@actorlib.remote(num_cpus=0)
 class Owner:
     """Makes references that it owns, and hands them out."""
 
@@ -46,11 +61,35 @@ class Owner:
     def put(self):
         return [actorlib.put(np.ones(100_000))]
 
+    def small_put(self):
+        return [actorlib.put(17)]
+
+    def by_actor(self):
+        return [Borrower.remote().add.remote(20, 3)]
+
+    def much_by_actor(self):
+        return [Borrower.remote().much.remote()]
+
+    def item(self):
+        return [list(some.remote())[1]]
+
+    def of_large_argument(self):
+        return [mean.remote(np.full(100_000, 5.0))]
+
+    def of_larger_argument(self):
+        return [array_of.remote(np.full(400_000, 5.0))]
+
 
 @actorlib.remote(num_cpus=0)
 class Borrower:
     def keep(self, box):
         self.ref = box[0]
+
+    def add(self, one, other):
+        return one + other
+
+    def much(self):
+        return np.ones(100_000)
 
     def read(self):
         value = actorlib.get(self.ref)
@@ -75,7 +114,18 @@ def read(ref):
     return float(value[0]) if hasattr(value, "shape") else value
 
 
-@pytest.mark.parametrize(("method", "value"), [("small", 42), ("chain", 4.0), ("pending", 8)])
+OUTLIVES = {
+    "small": 42,
+    "chain": 4.0,
+    "pending": 8,
+    "small_put": 17,
+    "by_actor": 23,
+    "item": 8,
+    "of_large_argument": 5.0,
+}
+
+
+@pytest.mark.parametrize(("method", "value"), OUTLIVES.items())
 def test_a_borrower_goes_on_after_the_owner_died(method, value):
     with simulate(seed=1, nodes=3) as world:
         time.sleep(1.0)
@@ -96,11 +146,19 @@ def test_two_borrowers_agree_on_the_new_owner():
         del ref, borrower
 
 
-def test_what_cant_be_made_again_says_why():
+ENDS = {
+    "put": r"owned.*put\(\)",
+    "much_by_actor": "made by an actor's method",
+    "of_larger_argument": "arguments of the task .* are too large",
+}
+
+
+@pytest.mark.parametrize(("method", "reason"), ENDS.items())
+def test_what_cant_be_made_again_says_why(method, reason):
     with simulate(seed=3, nodes=3) as world:
         time.sleep(1.0)
-        ref = orphan(world, "put")
-        with pytest.raises(actorlib.exceptions.OwnerDiedError, match=r"owned.*put\(\)"):
+        ref = orphan(world, method)
+        with pytest.raises(actorlib.exceptions.OwnerDiedError, match=reason):
             actorlib.get(ref, timeout=100)
         del ref
 

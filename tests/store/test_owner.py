@@ -300,7 +300,11 @@ def test_lineage_is_told_of_when_a_reference_leaves_and_when_it_is_not_needed_an
     assert port.sent == [("left", oid), ("left", oid), ("unpublish", oid)]
     own_put = own(table, 9)
     table.register(own_put, B)
-    assert len(port.sent) == 3  # nothing could make it again
+    assert port.sent[3:] == [("left", own_put)]  # its value is small enough to be kept
+    in_memory = own(table, 10)
+    table.entries[in_memory].value = stored(1)
+    table.register(in_memory, B)
+    assert len(port.sent) == 4  # nothing could make it again
 
 
 def test_a_borrower_takes_an_object_over_or_borrows_it_from_who_has():

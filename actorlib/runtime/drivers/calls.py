@@ -18,7 +18,7 @@ from actorlib.runtime.drivers.objects import Objects
 from actorlib.runtime.task import Task, TaskState
 from actorlib.store.owner import Entry
 from actorlib.transport import limits, messages
-from actorlib.transport.ids import ActorId, ObjectId, TaskId, object_id
+from actorlib.transport.ids import ARGUMENTS, ActorId, ObjectId, TaskId, object_id
 from actorlib.transport.link import NOWHERE
 from actorlib.transport.messages import ActorUpdate
 
@@ -106,7 +106,7 @@ class Calls(Objects):
         holds = [ObjectId(ref._id) for ref in refs]
         if serialized.refs:
             holds.extend(oid for oid, _ in serialized.refs)
-        oid = object_id(task.task_id, 0xFFFFFFFF)
+        oid = object_id(task.task_id, ARGUMENTS)
         task.args = self.make_value(oid, serialized)
         if type(task.args) is tuple and task.args[0] == messages.VALUE_STORED:
             entry = Entry(None, 0)

@@ -29,7 +29,7 @@ from actorlib.runtime.mailbox import Item, Mailbox
 from actorlib.runtime.task import Task
 from actorlib.store.owner import Entry
 from actorlib.transport import limits, messages
-from actorlib.transport.ids import PROCESS_ID_BYTES, ActorId, ObjectId, TaskId, object_id
+from actorlib.transport.ids import ARGUMENTS, PROCESS_ID_BYTES, ActorId, ObjectId, TaskId, object_id
 from actorlib.transport.link import NOWHERE, Address, Link
 from actorlib.transport.messages import ActorSpec, Call, ResultStatus
 
@@ -406,7 +406,7 @@ class ComingBack(RecordedInputs):
         """How to make a call that is under way once more."""
         where = task.where
         to = (where.actor_id, where.label, where.is_durable) if isinstance(where, ActorClient) else None
-        args = self.whole(object_id(task.task_id, 0xFFFFFFFF), task.args)
+        args = self.whole(object_id(task.task_id, ARGUMENTS), task.args)
         plain = (task.task_id, task.target, args, task.options, task.num_returns, task.retries_left, task.label)
         return pickled((*plain, task.dependencies, task.extra, to))
 

@@ -23,7 +23,7 @@ from actorlib.runtime.drivers.recorded_inputs import INDEX_BITS, Run, no_longer_
 from actorlib.runtime.mailbox import Item
 from actorlib.transport import limits, messages
 from actorlib.transport.codec import InPlace
-from actorlib.transport.ids import PROCESS_ID_BYTES, TaskId, object_id
+from actorlib.transport.ids import ARGUMENTS, PROCESS_ID_BYTES, TaskId, object_id
 from actorlib.transport.link import Address, Link
 from actorlib.transport.messages import VALUE_PARTS, VALUE_REFS, Call, CallResult, ResultStatus, Value
 
@@ -168,7 +168,7 @@ class Durability(ComingBack):
         call = item.call
         args = call.args
         if type(args) is tuple:
-            args = self.whole(object_id(call.task_id, 0xFFFFFFFF), args)
+            args = self.whole(object_id(call.task_id, ARGUMENTS), args)
         dependencies = []
         for oid, owner, value in call.dependencies:
             known = self._recent.get(oid) if value is None else value

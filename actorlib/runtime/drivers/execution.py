@@ -18,7 +18,7 @@ from actorlib.runtime.mailbox import Item
 from actorlib.runtime.portions import portions, weight, weight_of_result
 from actorlib.store.owner import is_error
 from actorlib.transport import limits, messages
-from actorlib.transport.ids import ObjectId, TaskId, object_id
+from actorlib.transport.ids import ARGUMENTS, ObjectId, TaskId, object_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import VALUE_REFS, CallResult, ResultStatus, Value
 
@@ -124,7 +124,7 @@ class Execution(ClusterView):
     def _load_arguments(self, call: messages.Call) -> tuple[Any, dict[str, Any]]:
         if type(call.args) is bytes and not call.args:
             return (), {}
-        loaded = self.load_value(object_id(call.task_id, 0xFFFFFFFF), self.address, call.args)
+        loaded = self.load_value(object_id(call.task_id, ARGUMENTS), self.address, call.args)
         if not call.dependencies:
             return loaded  # type: ignore[no-any-return]
         args, kwargs, positions = loaded

@@ -22,7 +22,7 @@ from actorlib.runtime.gcs_client import GcsClient
 from actorlib.runtime.lineage import Lineage
 from actorlib.runtime.submitter import Submitter
 from actorlib.runtime.task import Task, TaskState
-from actorlib.store.drivers.shared_memory import StoreClient
+from actorlib.store.drivers.shared_memory import ObjectMissing, StoreClient
 from actorlib.store.owner import OwnerTable, Recipe
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.loop import Loop
@@ -271,6 +271,13 @@ class Process:
 
     def unpack(self, payload: messages.Payload) -> Any:
         return serialization.deserialize(payload)
+
+    def in_memory(self, oid: ObjectId, value: Value) -> Value:
+        try:
+            data, buffers = self.store.read(value, oid)
+        except ObjectMissing:
+            return None
+        return (messages.VALUE_PARTS, bytes(data), tuple(bytes(buffer) for buffer in buffers))
 
     def code_of(self, function_id: bytes) -> bytes | None:
         code = self._code.get(function_id)
