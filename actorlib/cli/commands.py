@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from actorlib.cli import cluster, draining, starting
+from actorlib.cli import calls, cluster, draining, starting
 from actorlib.cli.values import LABELS, RESOURCES
 from actorlib.runtime.drivers.session_file import find
 from actorlib.transport import limits
@@ -110,6 +110,16 @@ def drain(node: str, deadline: float, reason: str, no_wait: bool, address: str) 
 def status(address: str) -> None:
     """Show the cluster: its nodes, what they have and have free, what waits and why."""
     cluster.show(find(address))
+
+
+@group.command()
+@click.argument("name")
+@click.option("--namespace", help="Of the actor; needed only where several have that name.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--address", default="auto", metavar="HOST:PORT")
+def log(name: str, namespace: str | None, limit: int, address: str) -> None:
+    """Show the last calls of the durable actor NAME, the newest first: position, method, caller and outcome."""
+    calls.show_log(find(address).address, name, namespace, limit)
 
 
 @group.command(context_settings={"ignore_unknown_options": True})

@@ -57,6 +57,39 @@ def test_a_cluster_is_started_joined_shown_used_and_stopped(head, tmp_path):
     assert "no node of" in actorlib("stop", "--address", address, code=1)
 
 
+def test_the_last_calls_of_a_durable_actor_are_shown(head, tmp_path):
+    address, _, _ = head
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import actorlib\n"
+        "@actorlib.remote(num_cpus=0)\n"
+        "class Account:\n"
+        "    def deposit(self, amount): return 1 / amount\n"
+        "with actorlib.init(namespace='bank'):\n"
+        "    account = Account.options(name='ada', lifetime='detached', checkpoint=100).remote()\n"
+        "    plain = Account.options(name='plain', lifetime='detached').remote()\n"
+        "    for amount in (1, 2, 0):\n"
+        "        try: actorlib.get(account.deposit.remote(amount))\n"
+        "        except ZeroDivisionError: print('divided')\n"
+        "    print('caller', account.deposit.remote(3).task_id().hex()[:16])\n"
+        "    actorlib.get(account.deposit.remote(4))\n"
+    )
+    caller = re.search(r"caller (\w+)", actorlib("run", "--address", address, script))[1]
+    wide = {**os.environ, "COLUMNS": "200"}
+    shown = actorlib("log", "ada", "--address", address, "--limit", 4, env=wide).splitlines()
+    rows = [line.split() for line in shown[-4:]]
+    assert [(row[0], row[1], row[4]) for row in rows] == [
+        ("5", "deposit", "OK"),
+        ("4", "deposit", "OK"),
+        ("3", "deposit", "EXCEPTION"),
+        ("2", "deposit", "OK"),
+    ], shown
+    assert {row[2] for row in rows} == {caller} and [int(row[3]) for row in rows] == [4, 3, 2, 1]
+    assert "is not durable" in actorlib("log", "plain", "--address", address, code=1)
+    assert "no actor named 'bob'" in actorlib("log", "bob", "--address", address, code=1)
+    assert "no actor named 'ada'" in actorlib("log", "ada", "--namespace", "other", "--address", address, code=1)
+
+
 def test_a_node_in_the_foreground_ends_with_sigterm_and_leaves_nothing(tmp_path):
     command = [
         sys.executable,
