@@ -221,7 +221,10 @@ class Actors:
         self._port.send(link, actor.update())
 
     def _stay_unknown(self, actor_id: ActorId) -> None:
-        text = "the GCS does not know this actor: it belonged to another session, or its record was dropped"
+        text = (
+            "the GCS does not know this actor: it belonged to another session, or its record was dropped; take a "
+            "handle of this session, from get_actor(name) or from whoever made the actor"
+        )
         for link in self._early.pop(actor_id, ()):
             self._port.send(link, ActorUpdate(actor_id, 0, "DEAD", NOWHERE, text, None, None, 0))
 
@@ -489,7 +492,10 @@ class Actors:
         self.end_where(lambda a: a.spec.job_id == job_id and not a.spec.detached, "its job has ended")
 
     def process_died(self, process_id: ProcessId, text: str) -> None:
-        reason = f"its owner, process {process_id.hex()[:8]}, is gone ({text})"
+        reason = (
+            f"its owner, process {process_id.hex()[:8]}, is gone ({text}); an actor that is to outlive who made it "
+            "needs a name and lifetime='detached'"
+        )
         self.end_where(
             lambda a: a.spec.owner.process_id == process_id and not a.spec.detached and not self._has_living_parent(a),
             reason,
