@@ -65,6 +65,12 @@ print_forward_bytes_per_s = 1 << 20
 """Prints of one worker that are passed on to the driver; what comes faster lies in the worker's file only."""
 print_line_bytes_max = 1 << 18
 """A line that is longer is passed on in pieces."""
+print_on_the_way_bytes_max = 1 << 20
+"""Bytes on the way to a driver from which on prints wait in the node: the driver is stopped, or too busy to take them.
+"""
+print_backlog_bytes_max = 4 << 20
+"""Prints that wait for one driver; the oldest are dropped for newer ones, and counted."""
+print_look_again_s = 0.1
 print_file_bytes_max = 16 << 20
 """A worker's file of prints is then put aside, in place of the one before."""
 worker_idle_s = 60.0

@@ -57,6 +57,9 @@ class Host(Protocol):
     def accepted_link(self, process_id: ProcessId) -> Link | None:
         """The link that a peer has dialled to us, if it has."""
 
+    def bytes_on_the_way(self, link: Link) -> int:
+        """About how much was sent on a link that the other end has not taken yet."""
+
     def drop_link(self, process_id: ProcessId, reason: str) -> None:
         """Forget every link with that process, in both directions; ``on_link_down`` fires for each."""
 

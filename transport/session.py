@@ -71,6 +71,10 @@ class Session:
         """Whether the peer has acknowledged all that was sent."""
         return not self._unacknowledged
 
+    def bytes_in_flight(self) -> int:
+        """Sent, and not known to have arrived."""
+        return self._bytes_in_flight
+
     def is_under_way(self, batches: int) -> bool:
         """Whether so many batches were sent, and something has come back: the peer knows who we are."""
         return self._sequence >= batches and self._received > 0

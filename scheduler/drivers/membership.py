@@ -20,8 +20,9 @@ from actorlib.scheduler.lease import LeaseTable
 from actorlib.scheduler.resources import Pool
 from actorlib.transport import limits, messages, pace
 from actorlib.transport.drivers.loop import Loop
+from actorlib.transport.drivers.notice import notice
 from actorlib.transport.ids import IdFactory, NodeId
-from actorlib.transport.link import Address, Link
+from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.messages import NodeView
 
 
@@ -104,6 +105,17 @@ class Member:
 
     def subscribe_again(self) -> None:
         """To what we want to hear of, beside what every node is told."""
+
+    def of_gcs(self, handler: Handler) -> Handler:
+        """A handler for what only the GCS may say: from anybody else it is nothing."""
+
+        def handle(link: Link, message: Any) -> None:
+            if link.peer.process_id == self.gcs.process_id:
+                handler(link, message)
+            else:
+                notice(f"ignored a {type(message).__name__} of {link.peer.process_id.hex()[:16]}, which is not the GCS")
+
+        return handle
 
     def _on_gcs_started(self, _: Link, message: messages.GcsStarted) -> None:
         if message.boot > self.gcs_boot:

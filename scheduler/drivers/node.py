@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actorlib.scheduler.drivers.draining import Draining
-from actorlib.scheduler.drivers.output import Stream
+from actorlib.scheduler.drivers.output import Forwarder, Stream
 from actorlib.scheduler.drivers.zygote import ZygoteClient
 from actorlib.scheduler.lease import LeaseTable, Request
 from actorlib.scheduler.resources import Pool, fits
@@ -71,6 +71,7 @@ class NodeService(Draining):
         self._others = others
         self._streams: dict[ProcessId, tuple[Stream, Stream]] = {}
         self._drivers: dict[ProcessId, tuple[Link, int]] = {}
+        self._prints = Forwarder(loop)
         self._watchers: dict[ProcessId, dict[ProcessId, Link]] = {}
         self._watched: dict[ProcessId, Address] = {}
         self._deaths: dict[ProcessId, Death] = {}
@@ -139,11 +140,11 @@ class NodeService(Draining):
             m.ReleaseBundles: self._on_release,
             m.JobEnded: self._on_job_ended,
             m.NodeStatus: self._on_status,
-            m.ShutdownNode: self._on_shutdown,
+            m.ShutdownNode: self.of_gcs(self._on_shutdown),
             m.ProcessDied: self._on_process_died_elsewhere,
             m.Done: self._on_done,
             m.HeartbeatSeen: self._on_heartbeat_seen,
-            m.GcsStarted: self._on_gcs_started,
+            m.GcsStarted: self.of_gcs(self._on_gcs_started),
         }
 
     def _now(self) -> float:
@@ -270,7 +271,7 @@ class NodeService(Draining):
         message = messages.LogLines(process_id, worker.os_pid, worker.label, stream, text)
         for link, _ in self._drivers.values():
             if not worker.job_id or link.hello.job_id == worker.job_id:
-                link.send(message)
+                self._prints.send(link, message)
 
     def _on_zygote(self) -> None:
         if not self._zygote.reports(self._on_report) and self.stopping is None:

@@ -11,8 +11,11 @@ import os
 import time
 from collections.abc import Callable
 
+from actorlib.scheduler.print_backlog import PrintBacklog
 from actorlib.transport import limits
 from actorlib.transport.drivers.notice import notice
+from actorlib.transport.link import Host, Link
+from actorlib.transport.messages import LogLines
 
 READ_BYTES = 1 << 16
 DRAIN_READS_MAX = 64
@@ -46,6 +49,33 @@ class Allowance:
             return False
         self._left -= size
         return True
+
+
+class Forwarder:
+    """Sends prints to drivers as fast as they take them, and holds back what they don't."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._waiting: dict[Link, PrintBacklog] = {}
+
+    def send(self, link: Link, message: LogLines) -> None:
+        if link not in self._waiting:
+            if self._host.bytes_on_the_way(link) < limits.print_on_the_way_bytes_max:
+                link.send(message)
+                return
+            if not self._waiting:
+                self._host.call_later(limits.print_look_again_s, self._look_again)
+            self._waiting[link] = PrintBacklog()
+        self._waiting[link].add(message)
+
+    def _look_again(self) -> None:
+        for link, backlog in list(self._waiting.items()):
+            for message in backlog.take(limits.print_on_the_way_bytes_max - self._host.bytes_on_the_way(link)):
+                link.send(message)
+            if link.is_down or backlog.is_empty():
+                del self._waiting[link]
+        if self._waiting:
+            self._host.call_later(limits.print_look_again_s, self._look_again)
 
 
 class Stream:

@@ -27,14 +27,9 @@ pytestmark = pytest.mark.usefixtures("shared_local")
 ORDERS = (
     "NodeRegister",
     "KillProcess",
-    "ShutdownNode",
-    "StopWorker",
-    "DrainAndExit",
     "JobEnded",
     "Goodbye",
-    "CreateActor",
     "LogRefused",
-    "GcsStarted",
     "LogNotKept",
     "Refused",
 )
@@ -237,3 +232,15 @@ def test_who_knocks_at_a_shortcut_and_says_nothing_keeps_nobody_out(session):
                 raw = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
                 raw.connect(endpoint.removeprefix("ipc://") + SUFFIX)
             assert actorlib.get([add.remote(i, 1) for i in range(100)], timeout=20) == list(range(1, 101))
+
+
+def test_orders_that_only_the_node_or_the_gcs_may_give(session, capfd):
+    """Each of them ends what it reaches, or makes it begin anew, when it comes from them; from others it is nothing."""
+    orders = [messages.GcsStarted(99), messages.StopWorker("forged", False), messages.DrainAndExit("forged")]
+    orders += [messages.ShutdownNode("forged"), plain_instance(messages.CreateActor)]
+    pids = sorted(row["pid"] for row in actorlib.engine.Slot.engine.node_status()["workers"])
+    for endpoint in session:
+        with stranger(endpoint) as (process_id, dealer):
+            dealer.send(header(1) + codec.encode_batch([hello_of(process_id), *orders])[0])
+    assert actorlib.get([add.remote(i, 1) for i in range(100)], timeout=20) == list(range(1, 101))
+    assert set(pids) <= {row["pid"] for row in actorlib.engine.Slot.engine.node_status()["workers"]}

@@ -290,3 +290,17 @@ def test_what_is_too_much_for_one_batch_leaves_in_several(loops, monkeypatch):
     )
     assert client.drive(lambda: len(got) == 100, 10)
     assert got == list(range(100))
+
+
+def test_what_a_stopped_peer_has_not_taken_is_known(loops):
+    server = loops({messages.DebugPing: echo}, helper=False)
+    got = []
+    client = loops({messages.DebugPong: lambda _, message: got.append(message.request_id)})
+    link = client.run(lambda: client.link(server.address))
+    for number in range(20):
+        client.run(lambda number=number: link.send(messages.DebugPing(number, bytes(100_000))))
+    assert client.run(lambda: client.bytes_on_the_way(link)) > 2_000_000
+    deadline = time.monotonic() + 20
+    while client.run(lambda: client.bytes_on_the_way(link)) and time.monotonic() < deadline:
+        server.drive(lambda: False, 0.01)
+    assert client.run(lambda: client.bytes_on_the_way(link)) == 0 and got == list(range(20))

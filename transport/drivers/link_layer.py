@@ -191,6 +191,9 @@ class LinkLayer:
         """The link that a peer dialled to us, if it has."""
         return self._accepted.get(process_id)
 
+    def bytes_on_the_way(self, link: Link) -> int:
+        return link.session.bytes_in_flight() if isinstance(link, SocketLink) else 0
+
     def drop_link(self, process_id: ProcessId, reason: str) -> None:
         self.drop_dialled(process_id, reason)
         self._end_accepted(process_id, reason)

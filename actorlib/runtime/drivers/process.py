@@ -405,7 +405,7 @@ class Process:
                 m.GroupUpdate: self._on_group,
                 m.DebugPing: lambda link, message: link.send(m.DebugPong(*message)),
                 m.CancelCall: self._on_cancel,
-                m.GcsStarted: self._on_gcs_started,
+                m.GcsStarted: self.of_our_node(self._on_gcs_started),
                 m.WaitProbe: lambda _, message: self.waits.on_probe(message),
             }
         )
@@ -428,6 +428,19 @@ class Process:
             m.StoredPart,
         ):
             self.handlers[answer] = self._on_answer
+
+    def of_our_node(self, handler: Handler) -> Handler:
+        """A handler for what only our node may say: from anybody else it is nothing."""
+
+        def handle(link: Link, message: Any) -> None:
+            if link.peer.process_id == self.node.process_id:
+                handler(link, message)
+            else:
+                notice(
+                    f"ignored a {type(message).__name__} of {link.peer.process_id.hex()[:16]}, which is not our node"
+                )
+
+        return handle
 
     def _on_answer(self, _: Link, message: Any) -> None:
         self.gcs_client.answered(message.request_id)
