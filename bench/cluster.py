@@ -197,7 +197,7 @@ def main() -> None:
     for key, value in figures.items():
         print(f"{key:28} {value:10.3f}" if isinstance(value, float) else f"{key:28} {value:10}")
     print("to reach: call_over_raw_curve at most 1.3, pull_over_raw at least 0.7, pull_curve_over_raw_curve 0.9")
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "cluster.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 

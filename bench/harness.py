@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("ACTORLIB_BENCH_RESULTS") or Path(__file__).parent / "results")
 WORKERS = 2
 Figure = float | dict[str, float]
 
@@ -68,6 +68,7 @@ class Result:
     details: dict[str, dict[str, float]] = field(default_factory=dict)
     turns: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    claim: str = ""  # what is to be reached, in words
 
     def ratio(self, side: str) -> float | None:
         """How many times better we are than that side."""
@@ -124,7 +125,7 @@ def latency_us(once: Callable[[], Any], count: int = 1000, warm_up: int = 100) -
     for _ in range(warm_up):
         once()
     took = sorted(seconds(once) * 1e6 for _ in range(count))
-    return {"value": took[count // 2], "p99_us": took[int(count * 0.99)]}
+    return {"value": statistics.median(took), "p99_us": took[int(count * 0.99)]}
 
 
 def fresh(lib: Any, program: str, *arguments: str) -> dict[str, float]:
@@ -210,6 +211,18 @@ def _target(row: Row, earlier: list[Result]) -> tuple[float, str]:
     return float(factor), name
 
 
+def _claim(row: Row) -> str:
+    """The target in words, with the ratios and details that belong to it."""
+    if not isinstance(row.target, str):
+        parts = [f"{'' if row.more_is_better else 'at most '}{number(row.target)} {row.unit}"] if row.target else []
+    else:
+        parts = [row.target.replace("_us", "").replace("_gb_s", "").replace("_", " ")]
+    parts += [f"{number(factor)} x {'Ray' if side == 'ray' else side}" for side, factor in row.beside.items()]
+    parts += [f"{name.replace('_', ' ')} at most {number(value)}" for name, value in row.most.items()]
+    parts += [f"{name.replace('_', ' ')} at least {number(value)}" for name, value in row.least.items()]
+    return ", ".join(parts)
+
+
 def _one_turn(result: Result, details: dict[str, Any], side: str, measure: Callable[[Any], Figure], on: Any) -> None:
     try:
         figure = measure(on)
@@ -231,7 +244,7 @@ def measure(row: Row, libraries: dict[str, Any], pool: Any, earlier: list[Result
     from one minute to the next.
     """
     target, floor = _target(row, earlier)
-    result = Result(row.name, row.unit, row.more_is_better, target)
+    result = Result(row.name, row.unit, row.more_is_better, target, claim=_claim(row))
     details: dict[str, dict[str, list[float]]] = {}
     at_the_floor: list[float] = []
     for _ in range(1 if QUICK else row.turns):
@@ -317,6 +330,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "kernel": platform.release(),
         "load_before": os.getloadavg()[0],
+        "measured": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
 
 
@@ -359,13 +373,14 @@ def main(file: str, needs_session: bool = True) -> None:
                 for library in libraries.values():
                     library.shutdown()
     after = floors()
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     if not arguments.only:
         content = {
             "machine": about,
             "floors": floor,
             "floors_after": after,
             "quick": QUICK,
+            "ray": getattr(sys.modules.get("ray"), "__version__", None),
             "rows": [asdict(result) for result in results],
         }
         (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")

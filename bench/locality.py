@@ -82,7 +82,7 @@ def main() -> None:
                 print(f"{name:8} {mib:4} MiB: {spent * 1e3:8.2f} ms a task", flush=True)
     finally:
         cluster.shutdown()
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "locality.json").write_text(
         json.dumps({"tasks": arguments.tasks, "ms_per_task": lines}, indent=1) + "\n"
     )

@@ -150,7 +150,7 @@ def main() -> None:
         f"{arguments.megabytes:.0f} MB: away for {statistics.median(away):.2f} s (median), {max(away):.2f} s (longest)"
     )
     result = {"megabytes": arguments.megabytes, "rounds": rounds}
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "migration.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -99,7 +99,7 @@ def main() -> None:
     per_second = [(second + 0.5, float(sum(second <= at < second + 1 for at in done))) for second in range(int(total))]
     print(f"{len(done)} tasks in {total:.0f} s, {len(marks)} changes of nodes, {len(wrong)} chains with a wrong value")
     print("tasks/s:", *(f"{rate:.0f}" for _, rate in per_second))
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     result = {"tasks_per_s": per_second, "marks": marks, "wrong": len(wrong), "tasks": len(done)}
     (RESULTS / "reconstruction.json").write_text(json.dumps(result, indent=1) + "\n")
     plot(FIGURE, "Chains of tasks while nodes come and go", "s", "tasks per s", {"tasks": per_second}, marks)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def run(nodes: int, seconds: float, aware: bool = True, arguments: bool = False,
         "nodes": nodes,
         "simulated_s": seconds,
         "tasks_per_s": len(cluster.waits_s) / seconds,
-        "wait_p50_ms": 1000 * waits[len(waits) // 2],
+        "wait_p50_ms": 1000 * statistics.median(waits),
         "wait_p99_ms": 1000 * waits[int(len(waits) * 0.99)],
         "messages_per_task": (sum(cluster.sent[kind] for kind in by_task) + cluster.tasks_done) / started,
         "view_messages_per_node_s": sum(cluster.sent[k] for k in VIEW_MESSAGES) / nodes / seconds,
