@@ -86,7 +86,8 @@ def main() -> None:
     (RESULTS / "locality.json").write_text(
         json.dumps({"tasks": arguments.tasks, "ms_per_task": lines}, indent=1) + "\n"
     )
-    plot(FIGURE, "Tasks and where their arguments lie", "argument, MiB", "ms per task", lines)
+    if not arguments.quick:  # the picture is of a whole run
+        plot(FIGURE, "Tasks and where their arguments lie", "argument, MiB", "ms per task", lines)
 
 
 if __name__ == "__main__":
