@@ -24,6 +24,7 @@ import psutil
 NET = "10.83.0"
 PORT = 6390
 START_TIMEOUT_S = 60.0
+CABLE = str(Path(__file__).with_name("cable.py"))
 CLI = [sys.executable, "-m", "actorlib.cli"]
 HOLD = "echo held && exec cat"  # until its input is closed
 
@@ -156,7 +157,10 @@ class Host:
     def _end_node(self, node: subprocess.Popen[bytes]) -> None:
         family = self.processes()
         self.thaw()
-        node.send_signal(signal.SIGINT)
+        # nsenter, which would end alone, has the program as its child.
+        for program in family[1:2] if self.namespaces is not None else family[:1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                program.send_signal(signal.SIGINT)
         try:
             node.wait(30)
         except subprocess.TimeoutExpired:
@@ -177,6 +181,7 @@ class Hosts:
         self.directory = directory
         self.hosts: list[Host] = []
         self._drivers: list[Driver] = []
+        self._cables: dict[str, subprocess.Popen[bytes]] = {}
         self._make_switch()
 
     def _make_switch(self) -> None:
@@ -251,6 +256,38 @@ class Hosts:
         assert host.namespaces is not None
         host.namespaces.network("tc", "qdisc", "del", "dev", "eth0", "root")
 
+    def spoil(self, host: Host, delay_s: float, loss: float) -> None:
+        """Put a bad cable between it and the switch: what passes is late by ``delay_s``, and of it a part is lost."""
+        port = self._port(host)
+        left, right = f"{port}a", f"{port}b"
+        assert host.namespaces is not None
+        host.namespaces.network(sys.executable, CABLE, "plain", "eth0")
+        self.switch.link("add", "name", left, "type", "veth", "peer", "name", right)
+        for name in (left, right):
+            self.switch.link("set", name, "up")
+        self.switch.link("set", port, "nomaster")
+        self.switch.link("set", right, "master", "bridge")
+        self.switch.network(sys.executable, CABLE, "plain", right)
+        inside = ["nsenter", "-t", str(self.switch.first_pid), "-n"]
+        command = [*inside, sys.executable, CABLE, "carry", port, left, str(delay_s), str(loss), "1"]
+        self._cables[host.name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        cable = self._cables[host.name]
+        assert cable.stdout is not None and cable.stdout.readline() == b"ready\n"
+
+    def heal(self, host: Host) -> None:
+        """A good cable again."""
+        self._end_cable(host.name)
+        self.switch.link("del", f"{self._port(host)}a")
+        self.switch.link("set", self._port(host), "master", "bridge")
+
+    def _end_cable(self, name: str) -> None:
+        cable = self._cables.pop(name)
+        cable.kill()
+        cable.wait()
+        for stream in (cable.stdin, cable.stdout):
+            if stream is not None:
+                stream.close()
+
     def power_off(self, host: Host) -> None:
         """Without a last word: the cable goes first."""
         self.cut(host)
@@ -267,6 +304,8 @@ class Hosts:
                 all_of_it.callback(driver.close)
 
     def _close_switch(self) -> None:
+        for name in list(self._cables):
+            self._end_cable(name)
         self.switch.close()
 
 

@@ -226,3 +226,33 @@ del counter, ref, arrives
     assert mib == "32" and float(slowest) < 5.0
     cluster.widen(cluster.hosts[1])
     assert driver.hear() == "done"
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+def test_a_cable_that_delays_and_loses_loses_nothing_for_us(cluster, drive):
+    driver = drive(
+        cluster,
+        """
+counter = on("two", Counter).remote()
+say(actorlib.get(counter.add.remote(), timeout=60))
+hear()
+trips = []
+for count in range(2, 22):
+    began = time.monotonic()
+    assert actorlib.get(counter.add.remote(), timeout=60) == count
+    trips.append(time.monotonic() - began)
+say(sorted(trips)[10])
+ref = on("two", make).remote(1)
+say(actorlib.get(ref, timeout=120).sum() == 1 << 17, actorlib.get(on("two", total).remote(ref), timeout=120) >> 17)
+say(alive())
+del counter, ref
+""",
+    )
+    second = cluster.hosts[1]
+    assert driver.hear() == "1"
+    cluster.spoil(second, delay_s=0.02, loss=0.02)
+    driver.say()
+    assert float(driver.hear()) >= 0.04, "the cable did not delay"
+    assert driver.hear() == "True 1"
+    assert driver.hear() == "3" and driver.hear() == "done"
+    cluster.heal(second)
