@@ -197,3 +197,14 @@ def parse_runtime_env(text: str) -> dict[str, Any]:
     """A runtime environment from its canonical JSON; '' is the empty one."""
     parsed: dict[str, Any] = json.loads(text) if text else {}
     return parsed
+
+
+def merge_runtime_envs(below: str, above: str) -> str:
+    """What the second says, and where it says nothing what the first says; of variables each one by itself."""
+    if not above or not below:
+        return above or below
+    first, second = parse_runtime_env(below), parse_runtime_env(above)
+    merged = {**first, **second}
+    if "env_vars" in first:
+        merged["env_vars"] = {**first["env_vars"], **second.get("env_vars", {})}
+    return json.dumps(merged, sort_keys=True)

@@ -32,6 +32,31 @@ def test_init_as_a_context_and_again():
         assert not actorlib.is_initialized()
 
 
+@pytest.mark.parametrize("engine", ["local", "inline"])
+def test_the_sessions_runtime_env_is_below_that_of_a_call(engine):
+    def look():
+        return [os.environ.get(name) for name in ("SESSION_WIDE", "IN_BOTH")]
+
+    @actorlib.remote
+    class Looking:
+        def look(self):
+            return look()
+
+        def nested(self):
+            return actorlib.get(actorlib.remote(look).remote())
+
+    task = actorlib.remote(look)
+    own = {"env_vars": {"IN_BOTH": "call"}}
+    with actorlib.init(
+        engine=engine, num_cpus=2, runtime_env={"env_vars": {"SESSION_WIDE": "a", "IN_BOTH": "session"}}
+    ):
+        assert actorlib.get(task.remote()) == ["a", "session"]
+        assert actorlib.get(task.options(runtime_env=own).remote()) == ["a", "call"]
+        handle = Looking.options(runtime_env=own).remote()
+        assert actorlib.get(handle.look.remote()) == ["a", "call"]
+        assert actorlib.get(handle.nested.remote()) == ["a", "call"], "what an actor starts has what the actor has"
+
+
 def test_starting_changes_nothing_of_the_users():
     random.seed(5)
     expected = random.Random(5).random()

@@ -102,6 +102,12 @@ class InlineEngine(InlineView):
         outcome = self.outcomes[oid] = Outcome(self, oid, call)
         return outcome
 
+    @staticmethod
+    def _environment(own: str) -> str:
+        """What a call starts has the call's runtime environment below its own."""
+        call = CURRENT.get()
+        return own if call is None else serialization.merge_runtime_envs(call.runtime_env, own)
+
     # -- tasks ---------------------------------------------------------------------------------------------------------
     def submit(
         self, record: FunctionRecord, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
@@ -110,7 +116,8 @@ class InlineEngine(InlineView):
         call = Call(self, options.name or record.name, self._load(record), options, options.max_retries)
         call.take_arguments(args, kwargs)
         call.make_outcomes(options.num_returns)
-        call.resources, call.strategy, call.runtime_env = options.resources, options.strategy, options.runtime_env
+        call.resources, call.strategy = options.resources, options.strategy
+        call.runtime_env = self._environment(options.runtime_env)
         if call.strategy == DEFAULT_STRATEGY:
             call.strategy = self._captured()
         result = self._given_back(call)
@@ -213,6 +220,7 @@ class InlineEngine(InlineView):
         creation.take_arguments(args, kwargs)
         if options.strategy == DEFAULT_STRATEGY:
             options = dataclasses.replace(options, strategy=self._captured())
+        options = dataclasses.replace(options, runtime_env=self._environment(options.runtime_env))
         actor_id = self.ids.actor_id()
         actor = InlineActor(self, actor_id, cls, methods, creation, options)
         creation.actor, creation.runtime_env, creation.strategy = actor, options.runtime_env, options.strategy

@@ -56,10 +56,12 @@ class Calls(Objects):
     handle_type = ActorHandle
 
     captures: tuple[Any, ...] | None = None  # the strategy of what is started here without one
+    runtime_env = ""  # of this process: what is started here has it, too
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._captured_options: dict[int, tuple[TaskOptions, TaskOptions]] = {}
+        self._options_in_environment: dict[int, tuple[TaskOptions, TaskOptions]] = {}
 
     # -- functions -----------------------------------------------------------------------------------------------------
     def export(self, record: FunctionRecord) -> bytes:
@@ -132,6 +134,8 @@ class Calls(Objects):
         self._refuse_closed()
         if self.captures is not None and options.strategy == DEFAULT_STRATEGY:
             options = self._captured(options, self.captures)
+        if self.runtime_env:
+            options = self._in_environment(options)
         label = options.name or record.name
         task = Task(
             self.ids.task_id(), record.function_id, b"", options, options.num_returns, options.max_retries, label
@@ -151,6 +155,16 @@ class Calls(Objects):
             replaced = dataclasses.replace(options, strategy=strategy, shape=shape)
             self._captured_options[id(options)] = (options, replaced)
         return self._captured_options[id(options)][1]
+
+    def _in_environment(self, options: TaskOptions) -> TaskOptions:
+        """The same options with this process's runtime environment below that of the task."""
+        if self._options_in_environment.get(id(options), (None, None))[0] is not options:
+            resources, strategy, _, priority = options.shape
+            environment = serialization.merge_runtime_envs(self.runtime_env, options.runtime_env)
+            shape = (resources, strategy, environment, priority)
+            replaced = dataclasses.replace(options, runtime_env=environment, shape=shape)
+            self._options_in_environment[id(options)] = (options, replaced)
+        return self._options_in_environment[id(options)][1]
 
     def _refuse_closed(self) -> None:
         if self.closed:
@@ -230,6 +244,9 @@ class Calls(Objects):
             self.export(record)
         if self.captures is not None and options.strategy == DEFAULT_STRATEGY:
             options = dataclasses.replace(options, strategy=self.captures)
+        if self.runtime_env:
+            environment = serialization.merge_runtime_envs(self.runtime_env, options.runtime_env)
+            options = dataclasses.replace(options, runtime_env=environment)
         actor_id = self.ids.actor_id()
         task = Task(TaskId(actor_id), record.function_id, b"", options, 1, 0, record.name)
         if args or kwargs:

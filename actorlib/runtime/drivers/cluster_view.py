@@ -22,7 +22,6 @@ class ClusterView(Supervising):
     actor_name = ""
     was_restarted = False
     address_info: dict[str, Any] = {}  # drivers have one
-    runtime_env = ""
 
     def own_actor_id(self) -> bytes:
         return self.actor_id

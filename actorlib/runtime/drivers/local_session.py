@@ -30,7 +30,9 @@ def start_local(
     if address is not None:
         from actorlib.runtime.drivers.driver import join_cluster
 
-        return join_cluster(address, key, namespace, log_to_driver)
+        driver = join_cluster(address, key, namespace, log_to_driver)
+        driver.runtime_env = runtime_env
+        return driver
     config = NodeConfig(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
@@ -47,7 +49,7 @@ def start_local(
 
     handle = launch.wait()
     try:
-        return Driver(
+        driver = Driver(
             handle,
             handle.address,
             handle.gcs,
@@ -57,6 +59,8 @@ def start_local(
             log_to_driver,
             handle.pid,
         )
+        driver.runtime_env = runtime_env
+        return driver
     except BaseException:
         with contextlib.suppress(Exception):
             handle.stop()

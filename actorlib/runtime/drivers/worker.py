@@ -8,6 +8,7 @@ own, while the main thread drives.
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import os
 import signal
 import sys
@@ -567,6 +568,8 @@ def apply_environment(config: dict[str, Any]) -> None:
     if runtime_env.get("working_dir"):
         os.chdir(runtime_env["working_dir"])
         sys.path.insert(0, runtime_env["working_dir"])
+    for module in runtime_env.get("preload", []):
+        importlib.import_module(module)
 
 
 def prepare() -> None:
