@@ -4,7 +4,8 @@
 * ``options``      our options as Ray's
 * ``refs``         references and handles that wrap Ray's, and the way back
 * ``hosting``      what runs in Ray's workers: tasks and actors with our surroundings
-* ``durable``      call logs and checkpoints of durable actors
+* ``durable``      durable actors: their calls and checkpoints; ``inputs`` what calls learn from outside, ``journal``
+                   where log and checkpoints lie, ``durable_view`` what can be asked of them
 * ``watching``     monitors, links and dead letters; ``ends`` what is known of an actor's end
 * ``deadlines``    who is late is cancelled
 * ``errors``       Ray's exceptions as ours

@@ -2,43 +2,62 @@
 
 Ray sends a call again when the worker that had it is lost (``max_task_retries=-1``); who made a call and which of that
 caller's calls it is travels with it. The host logs each call when it has run and before its reply leaves: caller,
-number, method, arguments, and what ``record`` gave. A new worker loads the newest checkpoint, runs the log again with
-the recorded inputs, and answers a call that it has seen with the reply that it gave.
-
-Where: a folder for each actor under ``store=`` (a directory that every node sees), else under this host's temporary
-folder, which survives the worker and Ray, but not the host. A torn tail of the log is a call that nobody saw.
+number, method, arguments, and what it learned from outside. A new worker loads the newest checkpoint, runs the log
+again with that, and answers a call that it has seen with the reply that it gave. ``journal`` says where the log lies.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import inspect
 import os
-import struct
-import tempfile
-import threading
+import sys
 import time
-import zlib
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
-from actorlib import serialization
-from actorlib.engines.on_ray.hosting import Note
-from actorlib.engines.on_ray.options import refuse
+from actorlib import exceptions, serialization
+from actorlib.engines.on_ray import journal
+from actorlib.engines.on_ray.hosting import WITH_INSTANCE, Note
+from actorlib.engines.on_ray.inputs import RUNNING, Call
 from actorlib.runtime.drivers import actor_state
 
-HEAD = struct.Struct(">II")
 REPLIES_KEPT_MAX = 10_000  # of one caller; Ray has far fewer of its calls in flight
-Key = tuple[bytes, int]
-
-
-class Inputs(threading.local):
-    """What the running call learns from outside: recorded, or given again."""
-
-    recorded: list[Any] | None = None
-    replayed: list[Any] | None = None
-
-
-INPUTS = Inputs()
+REPLIES_BYTES_MAX = 256 << 20  # of all callers
+CALLERS_KEPT_MAX = 10_000
+VOICE_BYTES = 16
 CURRENT: list[Durable] = []  # the one of this worker
+
+
+class Record(NamedTuple):
+    """A call in the log."""
+
+    caller: bytes
+    sequence: int
+    method: str
+    packed: bytes  # its arguments
+    inputs: list[Any]
+    good: bool
+
+
+class Reply(NamedTuple):
+    """What a call was answered with: packed, since the state that it may be part of goes on to change."""
+
+    method: str
+    good: bool
+    packed: bytes
+
+
+class Saved(NamedTuple):
+    """A checkpoint."""
+
+    position: int
+    saved_at: float
+    class_name: str
+    state: bytes
+    buffers: list[bytes]
+    replies: dict[bytes, OrderedDict[int, Reply]]
 
 
 class Durable:
@@ -47,181 +66,230 @@ class Durable:
     def __init__(self, cls: Any, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         import ray
 
-        self._cls = cls
-        self._every_calls, self._every_s = options.get("every_calls"), options.get("every_s")
-        self._keep, self._sync = options.get("keep", 2), options.get("durability") == "disk"
-        self._folder = folder_of(options, ray.get_runtime_context().get_actor_id())
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        self._replies: dict[bytes, OrderedDict[int, tuple[bool, Any]]] = {}
-        self._since, self._saved_at = 0, time.monotonic()
-        self._number = self._load(args, kwargs)
-        self._log = self._open()
+        self._cls, self._options = cls, options
+        self._actor_id = ray.get_runtime_context().get_actor_id()
+        self._journal = journal.open_journal(options, self._actor_id)
+        self._replies: OrderedDict[bytes, OrderedDict[int, Reply]] = OrderedDict()
+        self._position = self._reply_bytes = 0
+        self.instance: Any = None
         CURRENT[:] = [self]
+        kept = self._journal.checkpoints()
+        self._journal.begin(max(kept, default=0))
+        self._since, self._saved_at = 0, time.monotonic()
+        if not kept and options.get("source") is not None:
+            self._number = 0
+            self._copy(*options["source"])
+            self.save()
+        else:
+            self._number, length = self._load(kept, args, kwargs)
+            self._journal.open_log(self._number, length)
 
     # -- calls ---------------------------------------------------------------------------------------------------------
     def call(self, note: Note | None, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call, or give the reply that it had."""
-        key = (note.caller, note.sequence) if note is not None else (b"", 0)
-        of_caller = self._replies.get(key[0]) if key[0] else None
-        known = of_caller.get(key[1]) if of_caller is not None else None
+        caller, sequence = (note.caller, note.sequence) if note is not None else (b"", 0)
+        of_caller = self._replies.get(caller) if caller else None
+        known = of_caller.get(sequence) if of_caller is not None else None
         if known is None:
-            known = self._run(key, method, args, kwargs)
-        good, reply = known
+            good, reply = self._run(caller, sequence, method, args, kwargs)
+        elif known.method != method:
+            raise exceptions.ReplayDivergedError(f"{method} was called where {known.method} had been, by the same call")
+        else:
+            good, reply = known.good, serialization.deserialize(known.packed)
         if not good:
             raise reply
         return reply
 
-    def _run(self, key: Key, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, Any]:
+    def _run(
+        self, caller: bytes, sequence: int, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bool, Any]:
         packed = pack((args, kwargs))  # before it runs: it may change what it was given
-        INPUTS.recorded = []
-        outcome = self._outcome(method, args, kwargs)
-        record = pack((key, method, packed, INPUTS.recorded))
-        INPUTS.recorded = None
-        self._write(record)
-        self._remember(key, outcome)
-        self._since += 1
-        due = self._every_calls is not None and self._since >= self._every_calls
-        if due or (self._every_s and time.monotonic() - self._saved_at >= self._every_s):
-            self.save()
-        return outcome
-
-    def _outcome(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, Any]:
+        RUNNING.call = call = self._voice(caller, sequence, None)
+        good, reply, packed_reply = self._outcome(method, args, kwargs)
+        RUNNING.call = None
+        self._journal.append(pack(tuple(Record(caller, sequence, method, packed, call.given, good))))
         try:
-            result = getattr(self.instance, method)(*args, **kwargs)
-            return True, list(result) if hasattr(result, "__next__") else result
+            self._journal.check()
+        except exceptions.CheckpointError as error:  # Ray sends the call to the other one when this process is gone
+            print(f"actorlib: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        self._remember(caller, sequence, Reply(method, good, packed_reply))
+        self._since += 1
+        every_calls, every_s = self._options.get("every_calls"), self._options.get("every_s")
+        due = every_calls is not None and self._since >= every_calls
+        if due or (every_s and time.monotonic() - self._saved_at >= every_s):
+            self.save()
+        return good, reply
+
+    def _voice(self, caller: bytes, sequence: int, inputs: list[Any] | None) -> Call:
+        """The running call, with the name under which it calls others: its own, seen from this actor."""
+        seen = hashlib.blake2b(bytes.fromhex(self._actor_id) + caller, digest_size=VOICE_BYTES).digest()
+        name = seen if caller else os.urandom(VOICE_BYTES)
+        return Call(name, sequence, inputs)
+
+    def _outcome(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, Any, bytes]:
+        """Whether it went well, the reply or the error, and that as bytes."""
+        try:
+            if method == WITH_INSTANCE:
+                result = args[0](self.instance, *args[1:], **kwargs)
+            else:
+                result = getattr(self.instance, method)(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                result = asyncio.run(result)
+            elif hasattr(result, "__aiter__"):
+                result = asyncio.run(_all_of(result))
+            elif hasattr(result, "__next__"):
+                result = list(result)
+            return True, result, pack(result)
         except Exception as error:
-            return False, error
+            name = f"{self._cls.__name__}.{method}"
+            seen = exceptions.task_error(error, name, exceptions.traceback_text(error), os.getpid(), b"")
+            said = seen if seen.cause is None and not isinstance(error, exceptions.ActorlibError) else error
+            return False, said, pack(said)
 
-    def _remember(self, key: Key, outcome: tuple[bool, Any]) -> None:
-        if key[0]:
-            replies = self._replies.setdefault(key[0], OrderedDict())
-            replies[key[1]] = outcome
-            if len(replies) > REPLIES_KEPT_MAX:
-                replies.popitem(last=False)
-
-    def record_once(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if INPUTS.replayed is not None:
-            return INPUTS.replayed.pop(0)
-        value = function(*args, **kwargs)
-        if INPUTS.recorded is not None:
-            INPUTS.recorded.append(value)
-        return value
-
-    # -- the log -------------------------------------------------------------------------------------------------------
-    def _open(self) -> int:
-        return os.open(self._path("log", self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def _path(self, kind: str, number: int) -> str:
-        return os.path.join(self._folder, f"{kind}-{number:010}")
-
-    def _write(self, record: bytes) -> None:
-        """One write; the kernel has it when this returns, and the disk as well if that was asked for."""
-        os.write(self._log, HEAD.pack(len(record), zlib.crc32(record)) + record)
-        if self._sync:
-            os.fsync(self._log)
-
-    def _read_log(self, number: int) -> list[bytes]:
-        """Its records up to a torn tail, which is cut."""
-        path = self._path("log", number)
-        if not os.path.exists(path):
-            return []
-        with open(path, "rb") as source:
-            data = source.read()
-        records, at = [], 0
-        while at + HEAD.size <= len(data):
-            size, crc = HEAD.unpack_from(data, at)
-            record = data[at + HEAD.size : at + HEAD.size + size]
-            if len(record) < size or zlib.crc32(record) != crc:
-                break
-            records.append(record)
-            at += HEAD.size + size
-        os.truncate(path, at)
-        return records
+    def _remember(self, caller: bytes, sequence: int, reply: Reply) -> None:
+        self._position += 1
+        if not caller:
+            return
+        replies = self._replies.setdefault(caller, OrderedDict())
+        self._replies.move_to_end(caller)
+        replies[sequence] = reply
+        self._reply_bytes += len(reply.packed)
+        while len(replies) > REPLIES_KEPT_MAX or (self._reply_bytes > REPLIES_BYTES_MAX and len(replies) > 1):
+            self._reply_bytes -= len(replies.popitem(last=False)[1].packed)
+        if len(self._replies) > CALLERS_KEPT_MAX:
+            _, dropped = self._replies.popitem(last=False)
+            self._reply_bytes -= sum(len(each.packed) for each in dropped.values())
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
     def save(self) -> None:
         """Write the state and the table of replies aside, then begin a new log."""
         data, buffers, _ = actor_state.dump(self.instance)
-        saved = pack((data, [bytes(buffer) for buffer in buffers], self._replies))
-        target = self._path("checkpoint", self._number + 1)
-        with open(target + ".new", "wb") as file:
-            file.write(HEAD.pack(len(saved) & 0xFFFFFFFF, zlib.crc32(saved)) + saved)
-            file.flush()
-            if self._sync:
-                os.fsync(file.fileno())
-        os.replace(target + ".new", target)
-        os.close(self._log)
+        copies = [bytes(buffer) for buffer in buffers]
+        saved = Saved(self._position, time.time(), self._cls.__name__, data, copies, dict(self._replies))
+        self._journal.write(f"checkpoint-{self._number + 1:010}", pack(tuple(saved)))
         self._number += 1
-        self._log = self._open()
+        self._journal.open_log(self._number, 0)
         self._since, self._saved_at = 0, time.monotonic()
-        self._drop_old()
+        self._journal.drop_before(self._number - self._options.get("keep", 2) + 1)
 
-    def _drop_old(self) -> None:
-        oldest = self._number - self._keep + 1
-        for name in os.listdir(self._folder):
-            kind, _, number = name.partition("-")
-            if number.isdigit() and int(number) < oldest and kind in ("checkpoint", "log"):
-                os.unlink(os.path.join(self._folder, name))
+    def _load(self, kept: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+        """The newest good checkpoint, or the constructor; then the logs after it, in order.
 
-    def _load(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """The newest good checkpoint, or the constructor; then the logs after it, in order. Gives the last number."""
-        numbers = sorted(
-            int(n[11:]) for n in os.listdir(self._folder) if n.startswith("checkpoint-") and n[11:].isdigit()
-        )
+        Gives the number of the last log and how many records it has.
+        """
         found = 0
-        self.instance: Any = None
-        for number in reversed(numbers):
-            with open(self._path("checkpoint", number), "rb") as source:
-                whole = source.read()
-            saved = whole[HEAD.size :]
-            if len(whole) > HEAD.size and HEAD.unpack_from(whole)[1] == zlib.crc32(saved):
-                data, buffers, self._replies = serialization.deserialize(saved)
-                self.instance = actor_state.restore(self._cls, data, tuple(buffers))
+        for number in reversed(kept):
+            saved = read_checkpoint(self._journal, number)
+            if saved is not None:
                 found = number
+                self._take(saved)
+                self._replies = OrderedDict(saved.replies)
+                self._reply_bytes = sum(
+                    len(each.packed) for kept_of in saved.replies.values() for each in kept_of.values()
+                )
                 break
         if self.instance is None:
             self._construct(args, kwargs)
-        last = max([found, *numbers])
+        last = max([found, *kept])
+        records: list[bytes] = []
         for number in range(found, last + 1):
-            for record in self._read_log(number):
-                self._replay(record)
-        return last
+            records = self._journal.records(number)
+            for record in records:
+                self._replay(unpack(record))
+        return last, len(records)
+
+    def _take(self, saved: Saved) -> None:
+        self.instance = actor_state.restore(self._cls, saved.state, tuple(saved.buffers))
+        self._position = saved.position
 
     def _construct(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The constructor may record too: its inputs are kept beside the log."""
-        path = os.path.join(self._folder, "constructor")
-        if os.path.exists(path):
-            with open(path, "rb") as source:
-                INPUTS.replayed = serialization.deserialize(source.read())
-        INPUTS.recorded = []
-        CURRENT[:] = [self]
-        self.instance = self._cls(*args, **kwargs)
-        recorded, INPUTS.recorded, replayed = INPUTS.recorded, None, INPUTS.replayed
-        INPUTS.replayed = None
-        if replayed is None:
-            with open(path + ".new", "wb") as target:
-                target.write(pack(recorded))
-            os.replace(path + ".new", path)
+        """The constructor may learn something, too: that is kept beside the log."""
+        kept = self._journal.read("constructor")
+        inputs = None if kept is None else serialization.deserialize(kept)
+        RUNNING.call = call = self._voice(self._actor_id.encode(), 0, inputs)
+        try:
+            self.instance = self._cls(*args, **kwargs)
+        finally:
+            RUNNING.call = None
+        if kept is None:
+            self._journal.write("constructor", pack(call.given))
 
-    def _replay(self, record: bytes) -> None:
-        key, method, packed, inputs = serialization.deserialize(record)
-        args, kwargs = serialization.deserialize(packed)
-        INPUTS.replayed = list(inputs)
-        CURRENT[:] = [self]
-        self._remember(key, self._outcome(method, args, kwargs))
-        INPUTS.replayed = None
+    def _replay(self, record: Record, is_copy: bool = False) -> None:
+        args, kwargs = serialization.deserialize(record.packed)
+        RUNNING.call = self._voice(record.caller, record.sequence, list(record.inputs))
+        RUNNING.call.is_copy = is_copy
+        good, reply, packed = self._outcome(record.method, args, kwargs)
+        RUNNING.call = None
+        if not good and isinstance(reply, exceptions.ReplayDivergedError):
+            raise reply
+        self._remember(record.caller, record.sequence, Reply(record.method, good, packed))
+
+    # -- looking back --------------------------------------------------------------------------------------------------
+    def _copy(self, actor_id: str, number: int, position: int | None) -> None:
+        """Become another actor as it was: at a checkpoint, then up to a position of its log."""
+        source = journal.open_journal(self._options, actor_id)
+        saved = read_checkpoint(source, number)
+        if saved is None:
+            kept = ", ".join(f"{actor_id}/{each}" for each in source.checkpoints()) or "none"
+            raise exceptions.CheckpointError(f"there is no good checkpoint '{actor_id}/{number}'; those kept: {kept}")
+        self._take(saved)
+        for each in range(number, max(source.checkpoints()) + 1):
+            for record in source.records(each):
+                if position is not None and self._position < position:
+                    self._replay(unpack(record), is_copy=True)
+        if position is not None and self._position != position:
+            raise exceptions.CheckpointError(
+                f"position={position}: the log reaches from {saved.position} to {self._position}"
+            )
+        self._replies.clear()  # nobody has called this one yet
+
+    def log(self, limit: int) -> list[dict[str, Any]]:
+        """Rows of the last calls, the newest first."""
+        numbers = range(min(self._journal.checkpoints(), default=0), self._number + 1)
+        records = [unpack(record) for number in numbers for record in self._journal.records(number)]
+        return [
+            {
+                "position": self._position - back,
+                "method": record.method,
+                "caller": record.caller.hex(),
+                "sequence": record.sequence,
+                "outcome": "ok" if record.good else "error",
+            }
+            for back, record in enumerate(reversed(records[-limit:]))
+        ]
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        return rows(self._journal, self._actor_id)
+
+
+def rows(kept: journal.Journal, actor_id: str) -> list[dict[str, Any]]:
+    """What ``handle.checkpoints()`` gives."""
+    found = []
+    for number in kept.checkpoints():
+        row: dict[str, Any] = {"id": f"{actor_id}/{number}", "number": number, "is_good": False}
+        saved = read_checkpoint(kept, number)
+        if saved is not None:
+            size = len(saved.state) + sum(map(len, saved.buffers))
+            row.update(position=saved.position, saved_at=saved.saved_at, class_name=saved.class_name)
+            row.update(state_bytes=size, is_good=True)
+        found.append(row)
+    return found
+
+
+def read_checkpoint(kept: journal.Journal, number: int) -> Saved | None:
+    """None if it is not there or torn."""
+    packed = kept.read(f"checkpoint-{number:010}")
+    return None if packed is None else Saved(*serialization.deserialize(packed))
+
+
+def unpack(record: bytes) -> Record:
+    return Record(*serialization.deserialize(record))
 
 
 def pack(value: Any) -> bytes:
     return serialization.serialize(value, in_band=True).data
 
 
-def folder_of(options: dict[str, Any], actor_id: str) -> str:
-    """Where an actor's log and checkpoints lie."""
-    store = options.get("store")
-    if options.get("durability") == "replicated":
-        raise refuse('durability="replicated"', 'pass store= with a directory that every node sees, and "disk"')
-    if store is not None and "://" in str(store) and not str(store).startswith("file://"):
-        raise refuse(f"store={store!r} of a durable actor", "pass a directory, on a file system that every node sees")
-    base = str(store).removeprefix("file://") if store is not None else ""
-    return os.path.join(base or os.path.join(tempfile.gettempdir(), f"actorlib-{os.getuid()}", "on-ray"), actor_id)
+async def _all_of(stream: Any) -> list[Any]:
+    return [item async for item in stream]

@@ -25,8 +25,9 @@ from actorlib.engine import (
 )
 from actorlib.engines.on_ray import ends, errors, groups, hosting, options, watching
 from actorlib.engines.on_ray.deadlines import Deadlines
+from actorlib.engines.on_ray.durable_view import DurableView
 from actorlib.engines.on_ray.hosting import Note
-from actorlib.engines.on_ray.options import refuse
+from actorlib.engines.on_ray.inputs import RUNNING
 from actorlib.engines.on_ray.refs import RayHandle, RayRef, handle_of, restore_handle
 from actorlib.engines.on_ray.view import RayView
 from actorlib.engines.on_ray.watching import Watching
@@ -35,7 +36,7 @@ from actorlib.transport.ids import GroupId, ObjectId
 from actorlib.transport.link import Address
 
 INTERNAL = {"__ray_call__": "actorlib_call", "__actorlib_call__": "actorlib_call", "__ray_ready__": "actorlib_ready"}
-INTERNAL["__ray_terminate__"] = "actorlib_terminate"
+INTERNAL |= {"__ray_terminate__": "actorlib_terminate", "__actorlib_durable__": "actorlib_durable"}
 KILL_S_MAX, KILL_LOOK_S = 10.0, 0.01
 KV_NAMESPACE = b"actorlib"
 NOBODY = "actorlib:nobody"  # no actor has this name
@@ -72,6 +73,8 @@ class RayEngine(RayView):
             known = self._tasks[id(options)] = (options, record, self._remote_function(record, options))
         if len(self._tasks) > 10_000:
             self._tasks.clear()
+        if self._me and RUNNING.call is not None and RUNNING.call.is_copy:
+            return self._unsent(options.num_returns)
         args, kwargs = _as_rays(args, kwargs)
         note = self._note(options.timeout_s)
         if note is not None:
@@ -109,6 +112,11 @@ class RayEngine(RayView):
             return None
         return [RayRef(one, about, expires_at) for one in result]
 
+    def _unsent(self, count: int) -> Any:
+        """For a call that a copy of a durable actor would have made."""
+        refs = [RayRef(self.ray.put(None)) for _ in range(max(count, 1))]
+        return None if count == 0 else refs if count > 1 else refs[0]
+
     def _overdue(self, ref: RayRef) -> None:
         """A deadline has passed: what runs still is told."""
         if not self.closed:
@@ -131,6 +139,7 @@ class RayEngine(RayView):
         rays = remote_class.remote(*args, **kwargs)
         extra: dict[str, Any] = {
             "durable": options.checkpoint is not None,
+            "checkpoint": options.checkpoint,
             "concurrency_groups": tuple(options.concurrency_groups),
             "timeout_s": options.timeout_s,
         }
@@ -193,10 +202,16 @@ class RayEngine(RayView):
             target = target.options(**given)
         args, kwargs = _as_rays(args, kwargs)
         note = self._note(options.timeout_s if options.timeout_s is not None else extra.get("timeout_s"))
+        running = RUNNING.call if self._me else None
+        if running is not None and running.is_copy:
+            return self._unsent(options.num_returns)
         if extra.get("durable"):
             note = note or Note(None)
-            note.caller = self._caller
-            note.sequence = next(self._sequences.setdefault(handle._actor_id, itertools.count(1)))
+            if running is not None:
+                note.caller, note.sequence = running.next_voice()
+            else:
+                note.caller = self._caller
+                note.sequence = next(self._sequences.setdefault(handle._actor_id, itertools.count(1)))
         if note is not None:
             args = (note, *args)
         if self._watching.listeners:
@@ -220,6 +235,12 @@ class RayEngine(RayView):
         return RayRef(self.ray.put(value))
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        if self._me and RUNNING.call is not None:
+            values: list[Any] = RUNNING.call.learn("get", lambda: self._get(refs, timeout))
+            return values
+        return self._get(refs, timeout)
+
+    def _get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         rays = [ref.rays for ref in refs]  # type: ignore[attr-defined]
         ends_at = None if timeout is None else time.monotonic() + timeout
         if hosting.in_async_method():
@@ -295,6 +316,26 @@ class RayEngine(RayView):
         return f"{_name(ref)} is pending{never}"
 
     def wait(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        if self._me and RUNNING.call is not None:
+            return self._wait_in_durable(refs, num_returns, timeout, fetch_local)
+        return self._wait(refs, num_returns, timeout, fetch_local)
+
+    def _wait_in_durable(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """Which were ready is learned by their places: when the call is run again, the references are others."""
+        places = {ref: place for place, ref in enumerate(refs)}
+
+        def ask() -> list[int]:
+            return [places[ref] for ref in self._wait(refs, num_returns, timeout, fetch_local)[0]]
+
+        assert RUNNING.call is not None
+        ready = RUNNING.call.learn("wait", ask)
+        return [refs[place] for place in ready], [ref for place, ref in enumerate(refs) if place not in ready]
+
+    def _wait(
         self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         by_rays = {ref.rays: ref for ref in refs}  # type: ignore[attr-defined]
@@ -435,12 +476,11 @@ class RayEngine(RayView):
         return durable.CURRENT[0]
 
     def record_once(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        from actorlib.engines.on_ray import durable
-
-        return durable.CURRENT[0].record_once(function, args, kwargs) if durable.CURRENT else function(*args, **kwargs)
+        call = RUNNING.call
+        return function(*args, **kwargs) if call is None else call.learn("record", lambda: function(*args, **kwargs))
 
     def durable(self) -> DurableActors:
-        raise refuse("listing and restoring checkpoints", "they lie in the folder store=, one for each actor's id")
+        return DurableView(self)
 
     # -- supervision ---------------------------------------------------------------------------------------------------
     def monitor(self, handle: ActorHandle[Any]) -> ObjectRef[Down]:

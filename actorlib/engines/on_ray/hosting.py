@@ -37,6 +37,8 @@ class Note:
         return Note, (self.expires_at, self.caller, self.sequence)
 
 
+WITH_INSTANCE = "__ray_call__"
+
 EXPIRES_AT: contextvars.ContextVar[float | None] = contextvars.ContextVar("actorlib_ray_expires_at", default=None)
 FUNCTION: contextvars.ContextVar[str | None] = contextvars.ContextVar("actorlib_ray_function", default=None)
 
@@ -160,10 +162,16 @@ def make_class(cls: Any, checkpoint: dict[str, Any] | None) -> type:
     def call_with_instance(self: Any, *args: Any, **kwargs: Any) -> Any:
         note, (function, *rest) = unpack(args)
         begin(note, f"{name}.__ray_call__")
+        if self._durable is not None:
+            return self._durable.call(note, WITH_INSTANCE, (function, *rest), kwargs)
         return function(self._actorlib, *rest, **kwargs)
 
     def ready(self: Any, *_: Any) -> bool:
         return True
+
+    def ask_durable(self: Any, *args: Any) -> Any:
+        _, (question, *rest) = unpack(args)
+        return getattr(self._durable, question)(*rest)
 
     def terminate(self: Any, *_: Any) -> None:
         leave(self)
@@ -177,17 +185,21 @@ def make_class(cls: Any, checkpoint: dict[str, Any] | None) -> type:
                 found()
 
     members.update(__init__=construct, actorlib_call=call_with_instance, actorlib_ready=ready)
+    members.update(actorlib_durable=ask_durable)
     members.update(actorlib_terminate=terminate, __ray_shutdown__=leave)
     for method, item in inspect.getmembers(cls, callable):
         if isinstance(item, type) or (method.startswith("__") and method != "__call__"):
             continue
-        members[method] = make_method(method, item, f"{name}.{method}")
+        members[method] = make_method(method, item, f"{name}.{method}", checkpoint is not None)
     members["__module__"] = cls.__module__
     return type(name, (), members)
 
 
-def make_method(method: str, item: Any, label: str) -> Callable[..., Any]:
-    """One method of the class that Ray sees, of the same kind as the user's: plain, generator, async or both."""
+def make_method(method: str, item: Any, label: str, is_durable: bool) -> Callable[..., Any]:
+    """One method of the class that Ray sees, of the same kind as the user's: plain, generator, async or both.
+
+    A durable actor runs one call at a time, so there its async methods are plain ones.
+    """
 
     async def asynchronous(self: Any, *args: Any, **kwargs: Any) -> Any:
         note, args = unpack(args)
@@ -205,10 +217,10 @@ def make_method(method: str, item: Any, label: str) -> Callable[..., Any]:
     def stream(self: Any, *args: Any, **kwargs: Any) -> Any:
         note, args = unpack(args)
         begin(note, label)
-        if self._durable is not None:
-            yield from iterate(self._durable.call(note, method, args, kwargs))
-            return
         with readable(label):
+            if self._durable is not None:
+                yield from iterate(self._durable.call(note, method, args, kwargs))
+                return
             yield from iterate(getattr(self._actorlib, method)(*args, **kwargs))
 
     def plain(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -219,12 +231,13 @@ def make_method(method: str, item: Any, label: str) -> Callable[..., Any]:
         with readable(label):
             return getattr(self._actorlib, method)(*args, **kwargs)
 
-    if inspect.isasyncgenfunction(item):
+    is_stream = inspect.isgeneratorfunction(item) or inspect.isasyncgenfunction(item)
+    if inspect.isasyncgenfunction(item) and not is_durable:
         made: Any = asynchronous_stream
-    elif inspect.iscoroutinefunction(item):
+    elif inspect.iscoroutinefunction(item) and not is_durable:
         made = asynchronous
     else:
-        made = stream if inspect.isgeneratorfunction(item) else plain
+        made = stream if is_stream else plain
     functools.update_wrapper(made, item, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     del made.__wrapped__  # Ray checks arguments by the signature that it sees; ours are checked before
     return made  # type: ignore[no-any-return]

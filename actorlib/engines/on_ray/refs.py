@@ -11,6 +11,7 @@ from actorlib import engine as _engine
 from actorlib.actor import ActorHandle, MethodInfo, methods_from_wire, methods_to_wire
 from actorlib.engine import STREAMING, MethodOptions
 from actorlib.engines.on_ray import errors
+from actorlib.engines.on_ray.inputs import RUNNING
 from actorlib.object_ref import ObjectRef
 from actorlib.transport.ids import TaskID
 from actorlib.transport.link import NOWHERE
@@ -57,6 +58,11 @@ class RayRef(ObjectRef[Any]):
 
     async def _wait_on_rays(self) -> Any:
         _engine.check_ref(self, _engine.current())
+        if RUNNING.call is not None:
+            return await RUNNING.call.learn_later("await", self._awaited())
+        return await self._awaited()
+
+    async def _awaited(self) -> Any:
         try:
             return await self.rays
         except Exception as error:

@@ -133,9 +133,11 @@ class UrlStore:
         return bytes(self._system.cat_file(self._path(name)))
 
     def exists(self, name: str) -> bool:
+        self._system.invalidate_cache()  # others write there, too
         return bool(self._system.exists(self._path(name)))
 
     def names(self, directory: str) -> list[str]:
+        self._system.invalidate_cache()
         try:
             return sorted(path.rpartition("/")[2] for path in self._system.ls(self._path(directory), detail=False))
         except FileNotFoundError:
