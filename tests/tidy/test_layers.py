@@ -64,7 +64,9 @@ API_EXCEPTIONS = {
 # An engine is the API's other side; that of our own runtime starts it.
 ENGINE_EXCEPTIONS = {
     "actorlib/engines/on_ray/durable.py": {"actorlib.runtime.drivers.actor_state"},  # an actor's state as bytes
-    "actorlib/engines/on_ray/journal.py": {"actorlib.runtime.drivers.checkpoint_store"},  # files in directories and URLs
+    "actorlib/engines/on_ray/journal.py": {
+        "actorlib.runtime.drivers.checkpoint_store"
+    },  # files in directories and URLs
     "actorlib/engines/inline/bookkeeping.py": {"actorlib.scheduler.policy", "actorlib.scheduler.resources"},  # pure
     "actorlib/engines/inline/engine.py": {"actorlib.runtime.drivers.actor_state"},  # an actor's state as bytes
     "actorlib/engines/local.py": {"actorlib.runtime.drivers.local_session"},
