@@ -109,11 +109,14 @@ class Actors:
         place: Callable[[Address], NodeId | None],
         bundle_node: Callable[[GroupId, int], NodeId | str | None],
         can_grow: bool = True,
+        ended: Callable[[Actor, bool], None] = lambda _actor, _is_dropped: None,
     ) -> None:
+        """``ended``: an actor is dead for good; again when its record is dropped."""
         self._port = port
         self._place = place
         self._bundle_node = bundle_node
         self._can_grow = can_grow
+        self._on_ended = ended
         self.actors: dict[ActorId, Actor] = {}
         self.names: dict[tuple[str, str], ActorId] = {}
         self._dead: dict[ActorId, None] = {}
@@ -396,10 +399,11 @@ class Actors:
         self._unsettled.pop(actor.spec.actor_id, None)
         self._homeless.pop(actor.spec.actor_id, None)
         self._dead[actor.spec.actor_id] = None
+        self._on_ended(actor, False)
         while len(self._dead) > limits.dead_actors_kept_max:
             oldest = next(iter(self._dead))
             del self._dead[oldest]
-            del self.actors[oldest]
+            self._on_ended(self.actors.pop(oldest), True)
             self._port.persist(TABLE, oldest, None)
         parent_id = actor.spec.actor_id
         self.end_where(

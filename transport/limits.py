@@ -121,6 +121,8 @@ calls_remembered_max = 1000
 """Of a durable actor, for those who ask what it did last."""
 settled_delay_s = 0.05
 log_retry_s = 1.0
+log_forget_delay_s = 1.0
+"""What is left of an actor is removed so long after its end: its process may be writing its last words."""
 log_fetch_timeout_s = 5.0
 checkpoint_retry_s = 5.0
 

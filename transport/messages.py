@@ -920,6 +920,7 @@ class ActorEnd:
     OWNERLESS = "ownerless"  # its owner or its job is gone
     LINKED = "linked"  # one that it was linked with ended so
     NORMAL = (EXITED, RELEASED)
+    LOOKED_INTO = (CRASHED, FAILED)  # what it did last may still be asked for
 
 
 class ActorLink(NamedTuple):
@@ -1305,9 +1306,10 @@ class LogCopy(NamedTuple):
 
 
 class LogForget(NamedTuple):
-    """worker -> node: the actor has ended for good."""
+    """worker or GCS -> node: the actor has ended for good. ``checkpoints``: those that lie in files as well."""
 
     actor_id: ActorId
+    checkpoints: bool = False
 
 
 class Direction(enum.Enum):

@@ -134,7 +134,7 @@ class SimNode:
         total = {"CPU": to_units("CPU", cpus), f"node:{number}": 10_000, **simulation.resources}
         config: dict[str, Any] = {"host_id": self.host_id, "sys_path": [], "cwd": "", "trace_dir": None}
         config["log_dir"] = f"{self.directory}/calls"
-        self.log_copies = LogCopies(self.disk, f"{self.directory}/copies")
+        self.log_copies = LogCopies(self.disk, f"{self.directory}/copies", config["log_dir"], self.loop.call_later)
         others: list[Any] = [self.store, self.log_copies]
         if self.gcs is not None:
             others.append(self.gcs)

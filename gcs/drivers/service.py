@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from actorlib.gcs.actors import Actors
+from actorlib.gcs.actors import Actor, Actors
 from actorlib.gcs.answers import Answers
 from actorlib.gcs.checkpoints import Checkpoints
 from actorlib.gcs.jobs import Jobs
@@ -71,7 +71,7 @@ class GcsService:
         self.nodes = Nodes(self, self._nodes_changed, self._node_lost)
         self.answers = Answers(self)
         self.groups = PlacementGroups(self, place_bundles, lambda: self.nodes.alive(), self._groups_changed)
-        self.actors = Actors(self, self._home, self.groups.bundle_node, can_grow)
+        self.actors = Actors(self, self._home, self.groups.bundle_node, can_grow, self._actor_ended)
         self.checkpoints = Checkpoints(self, self._incarnation, journal.read)
         self.records = Records()
         self.lineages = Lineages(self)
@@ -259,6 +259,15 @@ class GcsService:
     def _incarnation(self, actor_id: ActorId) -> int | None:
         actor = self.actors.actors.get(actor_id)
         return None if actor is None or actor.state.value == "DEAD" else actor.incarnation
+
+    def _actor_ended(self, actor: Actor, is_dropped: bool) -> None:
+        """What a durable actor has left on the nodes' disks. Checkpoints can be asked for as long as its record is."""
+        if not actor.spec.checkpoint or not (is_dropped or actor.end not in messages.ActorEnd.LOOKED_INTO):
+            return
+        if is_dropped:
+            self.checkpoints.forget(actor.spec.actor_id)
+        for node_id in list(self.nodes.links):
+            self.to_node(node_id, messages.LogForget(actor.spec.actor_id, is_dropped))
 
     def _home(self, owner: Address) -> NodeId | None:
         """Where an actor's placement starts: the node of its creator, else any (nodes pass it on from there)."""

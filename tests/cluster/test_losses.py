@@ -10,6 +10,7 @@ import time
 import pytest
 
 import actorlib
+from actorlib import Checkpoint
 
 
 @actorlib.remote(num_cpus=0)
@@ -59,6 +60,23 @@ def test_a_cluster_that_was_stopped_or_killed_as_a_whole_comes_back_with_its_act
     assert actorlib.get(found("durable").add.remote(5), timeout=30) == 10
     with pytest.raises(ValueError, match="no actor named"):
         actorlib.get_actor("mine")
+
+
+def test_an_actor_that_was_killed_leaves_nothing_in_the_directory_that_outlives_it(machines):
+    machines.start_head()
+    machines.join(namespace="kept")
+    options = {"lifetime": "detached", "checkpoint": Checkpoint(every_calls=2, durability="disk")}
+    killed, kept = (Keeper.options(name=name, **options).remote() for name in ("killed", "kept"))
+    for actor in (killed, kept):
+        assert actorlib.get([actor.add.remote(1) for _ in range(3)], timeout=60) == [1, 2, 3]
+    logs = machines.directory / "calls"
+    assert {path.name for path in logs.iterdir()} >= {killed._actor_id.hex(), kept._actor_id.hex()}
+    actorlib.kill(killed)
+    deadline = time.monotonic() + 30
+    while (logs / killed._actor_id.hex()).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (logs / kept._actor_id.hex()).exists() and actorlib.get(kept.add.remote(1), timeout=60) == 4
 
 
 def test_a_full_disk_under_the_gcs_refuses_writes_until_there_is_room(machines):

@@ -133,3 +133,25 @@ def test_without_another_node_it_goes_on_and_says_so(capfd):
         assert actorlib.get(counter.add.remote(), timeout=T) == 1
         del counter
     assert "no other node is there to hold its log" in capfd.readouterr().err
+
+
+def test_a_node_forgets_all_that_an_actor_has_left_there(tmp_path):
+    from actorlib.runtime.drivers.call_log_file import RealFiles
+    from actorlib.runtime.drivers.log_replica import LogCopies
+    from actorlib.transport import messages
+
+    actor, later = ActorId(b"a" * 16), []
+    folders = [f"copies/{actor.hex()}", f"calls/{actor.hex()}", f"calls/checkpoints/{actor.hex()}"]
+    for folder in (*folders, "calls/another"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_text("bytes")
+    copies = LogCopies(
+        RealFiles(), str(tmp_path / "copies"), str(tmp_path / "calls"), lambda delay_s, then: later.append(then)
+    )
+    forget = copies.handlers[messages.LogForget]
+    for checkpoints, gone in ((False, folders[:2]), (True, folders)):
+        forget(None, messages.LogForget(actor, checkpoints))
+        assert any((tmp_path / folder).exists() for folder in gone), "its process may still be writing"
+        later.pop()()
+        assert [folder for folder in folders if not (tmp_path / folder).exists()] == gone
+    assert (tmp_path / "calls" / "another" / "file").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from actorlib.transport import limits
 from actorlib.transport import messages as m
 
 
@@ -239,3 +240,56 @@ def test_no_actor_is_placed_on_a_node_that_drains_and_those_without_a_place_wait
     other = world.node("o")
     world.host.settle()
     assert [type(message) for message in other.take()] == [m.NodeRegistered, m.StartActor]
+
+
+# -- what durable actors leave behind ----------------------------------------------------------------------------------
+DURABLE = {"checkpoint": {"every_calls": 1}, "max_restarts": 0}
+
+
+def ends(world, make, how):
+    """A durable actor that lives on a node, and how it ends. Gives what the node is told of its files."""
+    node = world.node("n")
+    owner = world.link("owner", "n")
+    spec = make.spec(owner=owner.peer, **DURABLE)
+    world.tell(owner, m.ActorRegister(1, spec, False))
+    worker = make.address("w", "n")
+    world.tell(node, m.ActorCreated(spec.actor_id, 0, worker))
+    world.tell(owner, m.CheckpointPut(2, spec.actor_id, 0, 1, b"state", 2))
+    world.host.settle()
+    node.take()
+    how(owner, node, spec, worker)
+    world.host.settle()
+    return [message for message in node.take() if type(message) is m.LogForget]
+
+
+def killed(world):
+    return lambda owner, node, spec, worker: world.tell(owner, m.ActorKill(9, spec.actor_id, True, "", -1))
+
+
+def crashed(world):
+    def how(owner, node, spec, worker):
+        death = m.Death(worker.process_id, worker.node_id, 1, None, 11, False, "SIGSEGV", "")
+        world.tell(node, m.ActorExited(spec.actor_id, 0, False, death, 9))
+
+    return how
+
+
+def test_the_log_of_an_actor_that_was_killed_is_forgotten_by_all_nodes_and_its_checkpoints_are_not(world, make):
+    other = world.node("o")
+    world.host.settle()
+    other.take()
+    told = ends(world, make, killed(world))
+    assert told == [m.LogForget(make.id("actor"), False)]
+    assert m.LogForget(make.id("actor"), False) in other.take()
+    assert world.service.checkpoints.numbers[make.id("actor")] == [1]
+
+
+def test_what_an_actor_did_before_it_crashed_for_good_can_be_looked_into(world, make):
+    assert ends(world, make, crashed(world)) == []
+
+
+def test_everything_of_an_actor_goes_when_its_record_is_dropped(world, make, monkeypatch):
+    monkeypatch.setattr(limits, "dead_actors_kept_max", 0)
+    told = ends(world, make, crashed(world))
+    assert told == [m.LogForget(make.id("actor"), True)]
+    assert world.service.checkpoints.numbers == {} and not world.journal.tables["checkpoints"]

@@ -41,6 +41,9 @@ class Files(Protocol):
     def remove(self, path: str) -> None:
         """Nothing happens where it is not there."""
 
+    def remove_folder(self, path: str) -> None:
+        """A folder that is empty."""
+
     def paths(self, prefix: str) -> list[str]:
         """Files whose path begins so, sorted."""
 
@@ -115,6 +118,9 @@ class Disk:
 
     def remove(self, path: str) -> None:
         self._files.pop(path, None)
+
+    def remove_folder(self, path: str) -> None:
+        """There are none."""
 
     def paths(self, prefix: str) -> list[str]:
         return sorted(path for path in self._files if path.startswith(prefix))

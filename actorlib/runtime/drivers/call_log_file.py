@@ -33,6 +33,8 @@ class Files(Protocol):
 
     def remove(self, path: str) -> None: ...
 
+    def remove_folder(self, path: str) -> None: ...
+
     def paths(self, prefix: str) -> list[str]: ...
 
 
@@ -96,6 +98,11 @@ class RealFiles:
         self.close(path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+    def remove_folder(self, path: str) -> None:
+        """If it is empty."""
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
     def close(self, path: str) -> None:
         fd = self._open.pop(path, None)
@@ -226,9 +233,7 @@ class CallLogFile:
         self._current = None
         for path in self._files.paths(f"{self.path}/"):
             self._files.remove(path)
-        if isinstance(self._files, RealFiles):
-            with contextlib.suppress(OSError):
-                os.rmdir(self.path)
+        self._files.remove_folder(self.path)
 
 
 def boot_id() -> str:

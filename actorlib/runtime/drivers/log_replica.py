@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actorlib.runtime.call_log_format import HEAD, Record, decode, encode
@@ -19,11 +20,22 @@ COPY = 0  # the number of the only segment that a copy is
 
 
 class LogCopies:
-    """The copies that a node keeps of the logs of others, one file each."""
+    """The copies that a node keeps of the logs of others, one file each; and the end of what actors leave here.
 
-    def __init__(self, files: Files, directory: str) -> None:
+    Args:
+        files: The node's disk.
+        directory: For copies, a folder for each actor.
+        logs: The directory of the node's own actors' logs and checkpoints.
+        call_later: The node's timer.
+    """
+
+    def __init__(
+        self, files: Files, directory: str, logs: str, call_later: Callable[[float, Callable[[], None]], Any]
+    ) -> None:
         self._files = files
         self._directory = directory
+        self._logs = logs
+        self._call_later = call_later
         self._fences = Fences()
         m = messages
         self.handlers: dict[type, Handler] = {
@@ -60,7 +72,17 @@ class LogCopies:
 
     def _on_forget(self, _: Link, message: messages.LogForget) -> None:
         self._fences.forget(message.actor_id)
-        self._files.remove(self._path(message.actor_id))
+        actor = message.actor_id.hex()
+        folders = [f"{self._directory}/{actor}", f"{self._logs}/{actor}"]
+        if message.checkpoints:
+            folders.append(f"{self._logs}/checkpoints/{actor}")
+        self._call_later(limits.log_forget_delay_s, lambda: self._remove(folders))
+
+    def _remove(self, folders: list[str]) -> None:
+        for folder in folders:
+            for path in self._files.paths(f"{folder}/"):
+                self._files.remove(path)
+            self._files.remove_folder(folder)
 
     def process_died(self, process_id: ProcessId, reason: Any) -> None:
         """A copy outlives the process that it is of: that is what it is for."""

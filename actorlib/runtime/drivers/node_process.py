@@ -312,7 +312,8 @@ class Node:
         from actorlib.runtime.drivers.call_log_file import RealFiles
         from actorlib.runtime.drivers.log_replica import LogCopies
 
-        return LogCopies(RealFiles(), os.path.join(self.settings["directory"] or self.session_dir, "copies"))
+        directory = os.path.join(self.settings["directory"] or self.session_dir, "copies")
+        return LogCopies(RealFiles(), directory, self._log_directory(), self.loop.call_later)
 
     def _log_directory(self) -> str:
         return os.path.join(self.settings["directory"] or self.session_dir, "calls")
