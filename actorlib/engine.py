@@ -278,7 +278,8 @@ class Engine(Protocol):
     # -- where am I
     def context(self) -> dict[str, Any]:
         """job_id, node_id, worker_id, task_id, actor_id, actor_name, namespace, task_name, function_name, pid,
-        resources, accelerators, group_id, was_restarted, current_actor (a handle or None), address, runtime_env."""
+        resources, accelerators, group_id, was_restarted, current_actor (a handle or None), address, runtime_env,
+        is_canceled (a function)."""
 
     def exit_actor(self) -> None:
         """Raises the exception that ends the current actor after this call; ValueError outside of one."""

@@ -208,8 +208,8 @@ class CheckpointError(ActorlibError):
     """A checkpoint could not be kept, or can't be used; the text says why and what to do."""
 
 
-class CodeChangedError(CheckpointError):
-    """The log of a durable actor was written by other code than there is now."""
+class CodeChangedError(CheckpointError, ActorDiedError):
+    """The log of a durable actor was written by other code than there is now, so that it can't come back."""
 
 
 class ReplayDivergedError(ActorlibError):
@@ -301,4 +301,7 @@ def task_error(error: BaseException, function: str, text: str, pid: int, node_id
 
 def actor_creation_error(error: BaseException, class_name: str) -> ActorDiedError:
     """Why an actor never came to be."""
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, CodeChangedError):
+        return CodeChangedError(f"actor {class_name} did not come back: {cause}")
     return ActorDiedError(f"actor {class_name} could not be created: {error}")

@@ -53,6 +53,23 @@ class RuntimeContext:
     def get_runtime_env_string(self) -> str:
         return self._get("runtime_env") or "{}"
 
+    def is_canceled(self) -> bool:
+        """Whether the task or call that asks was cancelled, or is past its deadline (``timeout_s``).
+
+        Whoever has asked at least once is trusted to look again: after a cancel it has half a second to end by itself
+        before ``KeyboardInterrupt`` is raised in it. What it returns then is its result. In a durable actor always
+        False: its running calls are not cancelled. False in a driver as well.
+
+        Example:
+            >>> @actorlib.remote  # doctest: +SKIP
+            ... def search(parts):
+            ...     for number, part in enumerate(parts):
+            ...         if actorlib.get_runtime_context().is_canceled():
+            ...             return f"stopped at part {number}"
+            ...         look_through(part)
+        """
+        return self._get("is_canceled")()  # type: ignore[no-any-return]
+
     @property
     def namespace(self) -> str:
         return self._get("namespace")  # type: ignore[no-any-return]

@@ -48,6 +48,8 @@ window_calls_max = 1024
 window_work_s = 0.010
 lease_requests_in_flight_max = 4
 lease_idle_s = 1.0
+cancel_grace_s = 0.5
+"""Code that looks itself whether it was cancelled has so long to end before an exception is raised in it."""
 task_events_pending_max = 10_000
 task_events_finished_max = 200  # of successful calls, per batch; the others are only counted
 lineage_bytes_max = 256 << 20

@@ -28,13 +28,14 @@ PRIORITY_KEY, CHAIN_KEY = "priority", "chain"
 class Item:
     """A call that waits or runs, and the link on which its result goes back."""
 
-    __slots__ = ("call", "cancelled", "lane", "link", "origin", "recursive")
+    __slots__ = ("call", "cancelled", "is_looked_after", "lane", "link", "origin", "recursive")
 
     def __init__(self, link: Link, call: Call, lane: str) -> None:
         self.link = link
         self.call = call
         self.lane = lane
         self.cancelled = False
+        self.is_looked_after = False  # its code looks itself whether it was cancelled
         self.recursive = False
         self.origin: Any = None  # who made it, where the actor is durable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -161,3 +162,60 @@ def test_a_cancel_that_is_not_recursive_leaves_the_children(shared_local, tmp_pa
         actorlib.get(ref, timeout=10)
     time.sleep(1.2)  # the child's whole life
     assert "KeyboardInterrupt" not in text(path)
+
+
+# -- code that looks itself --------------------------------------------------------------------------------------------
+@actorlib.remote
+def looks(path, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not actorlib.get_runtime_context().is_canceled():
+        if not path.exists():
+            path.write_text("began\n")
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with path.open("a") as target:
+        target.write("ended by itself\n")
+    return "ended by itself"
+
+
+@actorlib.remote
+def looks_and_ignores_it(path):
+    try:
+        while True:
+            actorlib.get_runtime_context().is_canceled()
+            path.touch()
+            time.sleep(0.01)
+    except KeyboardInterrupt:
+        path.write_text("interrupted")
+        raise
+
+
+def test_a_task_that_looks_ends_by_itself_when_it_is_cancelled(shared_local, tmp_path):
+    path = tmp_path / "notes"
+    ref = looks.remote(path)
+    eventually(path.exists)
+    actorlib.cancel(ref)
+    eventually(lambda: "ended by itself" in text(path))
+    assert actorlib.get(ref, timeout=30) == "ended by itself"
+
+
+def test_a_task_that_looks_ends_by_itself_at_its_deadline(shared_local, tmp_path):
+    path = tmp_path / "notes"
+    ref = looks.options(timeout_s=0.5).remote(path)
+    eventually(lambda: "ended by itself" in text(path), 30.0)
+    with contextlib.suppress(actorlib.exceptions.DeadlineExceededError):  # whichever was first
+        assert actorlib.get(ref, timeout=30) == "ended by itself"
+
+
+def test_who_looks_and_goes_on_is_interrupted_after_a_moment(shared_local, tmp_path):
+    path = tmp_path / "notes"
+    ref = looks_and_ignores_it.remote(path)
+    eventually(path.exists)
+    actorlib.cancel(ref)
+    with pytest.raises(actorlib.exceptions.TaskCancelledError):
+        actorlib.get(ref, timeout=30)
+    assert text(path) == "interrupted"
+
+
+def test_nobody_has_cancelled_the_driver(shared_local):
+    assert actorlib.get_runtime_context().is_canceled() is False

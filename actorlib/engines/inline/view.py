@@ -212,6 +212,7 @@ class InlineView:
             "current_actor": self._handle(actor, None) if actor is not None else None,
             "address": "inline",
             "runtime_env": call.runtime_env if call is not None else self.runtime_env,
+            "is_canceled": lambda: call is not None and call.cancelled,
             "attempt": call.attempt if call is not None else 0,
         }
 

@@ -155,4 +155,5 @@ class RayView:
             "address": about.gcs_address,
             "runtime_env": about.get_runtime_env_string(),
             "attempt": 0,
+            "is_canceled": getattr(about, "is_canceled", lambda: False),
         }

@@ -46,6 +46,14 @@ class CallContext:
         self.where: Any = None
         self.run: Any = None  # of a durable actor's call: what it learns and makes is numbered
 
+    def is_canceled(self) -> bool:
+        """Asked by user code, which is trusted from then on to look again."""
+        item = self.where
+        if item is None or self.run is not None:
+            return False
+        item.is_looked_after = True
+        return bool(item.cancelled) or (self.expires_at is not None and time.monotonic() >= self.expires_at)
+
 
 CURRENT: contextvars.ContextVar[CallContext | None] = contextvars.ContextVar("actorlib_call", default=None)
 

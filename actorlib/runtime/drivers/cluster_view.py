@@ -206,6 +206,7 @@ class ClusterView(Supervising):
             "address": self.gcs.endpoint,
             "runtime_env": self.runtime_env,
             "attempt": extra.get("attempt", 0),
+            "is_canceled": current.is_canceled if current is not None else _never,
         }
 
     def assigned_resources(self) -> dict[str, float]:
@@ -231,3 +232,7 @@ class ClusterView(Supervising):
 
     def shutdown(self) -> None:
         raise exceptions.ActorlibError("a worker can't shut down the session; only its driver can")
+
+
+def _never() -> bool:
+    return False

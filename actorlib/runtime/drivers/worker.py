@@ -194,9 +194,21 @@ class Worker(Leaving):
             running.cancelled = True
             if message.recursive:
                 self._cancel_children(message.task_id)
-            self._interrupt(running)
+            self._end_running(running)
         else:
             self._on_cancel(link, message)
+
+    def _end_running(self, item: Item) -> None:
+        """By an exception: at once, or after a moment where its code looks itself."""
+        if not item.is_looked_after:
+            self._interrupt(item)
+            return
+
+        def still_runs() -> None:
+            if self.mailbox.running.get(item.call.task_id) is item:
+                self._interrupt(item)
+
+        self.loop.call_later(limits.cancel_grace_s, still_runs)
 
     def _cancel_children(self, parent: bytes) -> None:
         for entry in list(self.table.entries.values()):
