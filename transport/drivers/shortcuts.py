@@ -15,6 +15,7 @@ are no shortcuts between nodes, also not between nodes of one machine.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
 import socket
@@ -64,8 +65,10 @@ class Shortcuts:
         self._epoll = epoll
         self._path = endpoint.removeprefix(IPC) + SUFFIX if endpoint.startswith(IPC) else ""
         self._shortcuts: dict[int, Shortcut] = {}
-        # One place to receive into: allocating that much for each packet takes longer than copying a small one.
-        self._packet = memoryview(bytearray(limits.shortcut_packet_bytes_max))
+        # One place to receive into: allocating that much for each packet takes longer than copying a small one. As a
+        # mapping it takes up no more than the largest packet that has come.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._packet = memoryview(mmap.mmap(-1, limits.shortcut_packet_bytes_max, flags))
         self._listener = self._listen() if self._path else None
         self.listener_fd = self._listener.fileno() if self._listener is not None else -1
 
