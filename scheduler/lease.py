@@ -58,12 +58,14 @@ class Request:
         "is_actor",
         "key",
         "lease_id",
+        "looked_at",
         "message",
         "order",
         "pool",
         "reason",
         "recalled",
         "state",
+        "told_at",
         "worker",
     )
 
@@ -81,6 +83,7 @@ class Request:
         self.pool: Pool | None = None
         self.accelerators: dict[str, tuple[int, ...]] = {}
         self.reason = ""
+        self.told_at = self.looked_at = float("-inf")  # when it heard the reason; when we last worked it out
         self.infeasible = False
         self.recalled = False
         strategy = tuple(tuple(part.items()) if isinstance(part, dict) else part for part in message.strategy)
@@ -326,6 +329,9 @@ class LeaseTable:
     def _tell(self, now: float, request: Request) -> None:
         if now - request.arrived_at < limits.lease_wait_told_after_s:
             return
+        if now - request.looked_at < limits.lease_wait_told_every_s:
+            return
+        request.looked_at = now
         demand, strategy = request.message.resources, request.message.strategy
         if strategy and strategy[0] == "group":
             found = self._port.group_node(strategy[1], strategy[2])
@@ -358,8 +364,12 @@ class LeaseTable:
         return f"; held by {', '.join(labels[:5])}" if labels else ""
 
     def _wait(self, now: float, request: Request, reason: str, infeasible: bool) -> None:
-        if request.reason != reason and now - request.arrived_at >= limits.lease_wait_told_after_s:
-            request.reason, request.infeasible = reason, infeasible
+        if now - request.arrived_at < limits.lease_wait_told_after_s:
+            return
+        if now - request.told_at < limits.lease_wait_told_every_s and infeasible == request.infeasible:
+            return
+        if request.reason != reason:
+            request.reason, request.infeasible, request.told_at = reason, infeasible, now
             request.answer(messages.LeaseWaits(request.message.request_id, reason, infeasible))
 
     def recheck(self, now: float) -> None:

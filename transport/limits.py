@@ -101,6 +101,8 @@ drain_last_word_s = 2.0
 """A node that has drained waits this long for the GCS to hear it."""
 heartbeat_period_s = 0.5
 lease_wait_told_after_s = 0.1
+lease_wait_told_every_s = 0.5
+"""Why a request waits changes with every lease that comes and goes; whoever waits hears of it no more often."""
 wait_probe_after_s = 0.2
 wait_probe_every_s = 1.0
 wait_probe_path_max = 100

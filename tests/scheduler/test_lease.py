@@ -90,6 +90,19 @@ def test_a_request_is_granted_once_whatever_arrives_twice():
     assert node.table.pool.available["CPU"] == UNIT
 
 
+def test_reasons_that_change_all_the_time_are_told_now_and_then():
+    node = Node(cpus=1)
+    node.ask(b"a")
+    waiting = node.ask(b"b")
+    node.later()
+    (first,) = waiting
+    for number in range(100):
+        node.table.pool.total[f"r{number}"] = node.table.pool.available[f"r{number}"] = UNIT  # what is free is told
+        node.later(0.01)
+    assert len(waiting) <= 2 + 1.0 / limits.lease_wait_told_every_s
+    assert waiting[-1].reason != first.reason and "r49" in waiting[-1].reason
+
+
 def test_what_waits_is_told_why_after_a_moment_and_granted_when_there_is_room():
     node = Node(cpus=1)
     first = node.ask(b"a")
