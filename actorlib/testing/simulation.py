@@ -10,6 +10,7 @@ import collections
 import contextlib
 import gc
 import hashlib
+import itertools
 import os
 import signal
 import sys
@@ -50,6 +51,7 @@ FORK_S = 0.004
 NOTICE_OF_DEATH_S = 0.001
 NOTICE_OF_LOST_NODE_S = 0.5
 CALM_WITHIN_S = 60.0
+COLLECT_EVERY_WORLDS = 10
 
 
 class ProcessEnds(BaseException):
@@ -554,13 +556,19 @@ class Simulation:
         self.world.event_loops.clear()
 
 
+_worlds = itertools.count(1)
+
+
 @contextlib.contextmanager
 def collection_by_hand() -> Iterator[None]:
     """No garbage collection on its own: when it comes depends on all that the process did before.
 
-    What was there before is set aside meanwhile, so that collecting what the world leaves is cheap.
+    What was there before is set aside meanwhile, so that collecting what the world leaves is cheap. A world that has
+    ended is one big circle; where one comes after the other, the collector would not have its turn by itself.
     """
     was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count()
+    if next(_worlds) % COLLECT_EVERY_WORLDS == 0 and not was_frozen:
+        gc.collect()
     gc.disable()
     gc.freeze()
     try:

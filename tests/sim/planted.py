@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import gc
 import io
 import signal
 import sys
@@ -309,8 +308,6 @@ def hunt(name: str, first: int, limit_s: float) -> Found:
         except Exception as seen:
             text = f"{type(seen).__name__}: {seen}".splitlines()[0][:150]
             return Found(seeds, time.process_time() - began, who_saw(seen), text)
-        if seeds % swarm.COLLECT_EVERY_RUNS == 0:
-            gc.collect()
     return Found(seeds, time.process_time() - began, "", "")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import gc
 import itertools
 import os
 import subprocess
@@ -33,7 +32,6 @@ from actorlib.transport.sim.world import START_S, World
 
 LIMIT_S = 600.0
 STORY_LINES = 60
-COLLECT_EVERY_RUNS = 10
 
 Counts = collections.Counter[str]
 
@@ -134,8 +132,6 @@ def swarm(seconds: float, first: int, replay_every: int = 100) -> tuple[int, lis
             print(f"seed {seed} failed; again: python tests/sim/swarm.py --seed {seed}", file=sys.stderr, flush=True)
             failed.append(seed)
         seed += 1
-        if seed % COLLECT_EVERY_RUNS == 0:
-            gc.collect()
     return seed - first, failed, counts
 
 

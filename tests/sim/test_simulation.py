@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import actorlib
 from actorlib.testing import Stuck, simulate
 from actorlib.testing.real_time import real_monotonic
+from actorlib.testing.simulation import COLLECT_EVERY_WORLDS
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
@@ -264,3 +266,16 @@ def test_what_is_queued_when_a_world_ends_never_runs_and_starts_no_real_session(
         calls = [patient.wait_for.remote([never]) for _ in range(3)]
         actorlib.wait(calls, timeout=1.0)
     assert not started
+
+
+def test_worlds_that_have_ended_are_freed():
+    """Each is one big circle, and no garbage is collected while one lives: hundreds of them would fill the memory."""
+    ended = []
+
+    def one(seed):
+        with simulate(seed=seed, nodes=1) as world:
+            ended.append(weakref.ref(world))
+
+    for seed in range(3 * COLLECT_EVERY_WORLDS):
+        one(seed)
+    assert sum(world() is not None for world in ended) <= COLLECT_EVERY_WORLDS
