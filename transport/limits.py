@@ -123,6 +123,8 @@ stored_part_bytes = 8 << 20
 """Of a file of such a store, in one message to another node."""
 calls_remembered_max = 1000
 """Of a durable actor, for those who ask what it did last."""
+shadow_objects_max = 1_000_000
+"""Of a state whose sets get another order, where it is looked whether methods do the same twice."""
 settled_delay_s = 0.05
 log_retry_s = 1.0
 log_forget_delay_s = 1.0

@@ -14,8 +14,10 @@ import numpy as np
 
 from actorlib import serialization
 from actorlib.runtime.drivers import actor_state
+from actorlib.transport import limits
 from actorlib.transport.messages import VALUE_ERROR
 
+SET_GROWN_BY = 1000
 PLAIN = (bool, int, str, bytes, type(None), complex)
 DEPTH_MAX = 200
 
@@ -30,7 +32,36 @@ def make_shadow(instance: Any) -> Any:
     """An actor in the same state that shares nothing with it; None where its ``__restore__`` gives another state."""
     data, buffers, _ = actor_state.dump(instance)
     shadow = actor_state.restore(type(instance), data, tuple(bytes(buffer) for buffer in buffers))
-    return None if difference(state_of(instance), state_of(shadow)) else shadow
+    if difference(state_of(instance), state_of(shadow)):
+        return None
+    shift_sets(state_of(shadow), {})
+    return shadow
+
+
+def shift_sets(value: Any, seen: dict[int, Any]) -> None:
+    """Give the sets in a state another order, as they may have in another process or after a checkpoint.
+
+    A set that was larger once keeps its larger table, in which its items lie in other places. Sets of numbers alone are
+    left as they are: programs rely on the order that small ones seem to have.
+    """
+    if isinstance(value, PLAIN) or id(value) in seen or len(seen) > limits.shadow_objects_max:
+        return
+    seen[id(value)] = value
+    if isinstance(value, set):
+        if not all(isinstance(item, int | float) for item in value):
+            fillers = [object() for _ in range(SET_GROWN_BY + 4 * len(value))]
+            value.update(fillers)
+            for filler in fillers:  # one by one: else the table is made small again
+                value.discard(filler)
+    elif isinstance(value, dict):
+        for item in value.values():
+            shift_sets(item, seen)
+    elif isinstance(value, list | tuple | deque):
+        for item in value:
+            shift_sets(item, seen)
+    else:
+        for item in getattr(value, "__dict__", {}).values():
+            shift_sets(item, seen)
 
 
 def difference(one: Any, other: Any, path: str = "", seen: dict[tuple[int, int], None] | None = None) -> str:

@@ -23,6 +23,9 @@ from actorlib.transport import limits
 
 WORKER_MODULE = "actorlib.runtime.drivers.worker"
 LAUNCH_TIMEOUT_S = 30.0
+HASH_SEED = "PYTHONHASHSEED"
+"""The same for all nodes unless their launcher has one: a durable actor that comes back on another node must find the
+order of a set of strings that was made there as it was."""
 TIDY_PERIOD_S = 2.0
 
 
@@ -108,13 +111,15 @@ class Launch:
         self._ready_fd, ready_write = os.pipe()
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
         code = f"import sys; sys.path[:0] = {[root]!r}; from actorlib.runtime.drivers.node_process import main; main()"
-        settings = json.dumps({**asdict(config), "life_fd": life_read, "ready_fd": ready_write})
+        is_seeded = HASH_SEED in os.environ
+        settings = json.dumps({**asdict(config), "life_fd": life_read, "ready_fd": ready_write, "is_seeded": is_seeded})
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code, settings],
                 pass_fds=(ready_write,) if config.is_daemon else (life_read, ready_write),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                env={HASH_SEED: "0", **os.environ},
             )
         finally:
             if life_read >= 0:
@@ -179,6 +184,8 @@ def main() -> None:
     gc.disable()  # while modules are imported nothing becomes garbage
     settings = json.loads(sys.argv[1])
     ready_fd = settings["ready_fd"]
+    if not settings["is_seeded"]:  # what user code starts is not concerned
+        del os.environ[HASH_SEED]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         session_dir = _session_directory()

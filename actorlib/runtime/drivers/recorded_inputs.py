@@ -94,6 +94,8 @@ class RecordedInputs(Checkpointing):
         if had_kind != kind or had_key != key:
             raise self.diverged(run, f"it calls {kind}() where it called {had_kind}() when it ran first")
         run.inputs.popleft()
+        if self.looks_for_divergence and not run.is_replay:  # in the middle when its process ended: it goes on in view
+            run.learned = (*run.learned, (kind, key, value))
         self._wake_next(run)
         return (value,)
 
