@@ -213,6 +213,20 @@ class Actors:
             self._port.send(link, messages.Failure(message.request_id, "ValueError", text))
         return False
 
+    def take_back(self, key: bytes, kept: bytes | None) -> bool:
+        """The disk refused a write: an actor that was to be registered is not. What has happened to others has."""
+        actor_id = ActorId(key)
+        if kept is not None or actor_id not in self.actors:
+            return kept is None and actor_id not in self.actors
+        actor = self.actors.pop(actor_id)
+        if self.names.get((actor.spec.namespace, actor.spec.name)) == actor_id:
+            del self.names[actor.spec.namespace, actor.spec.name]
+        for where in (self._dead, self._homeless, self._unsettled):
+            where.pop(actor_id, None)
+        for link in actor.subscribers.values():
+            self.subscribe(link, messages.ActorSubscribe(actor_id))
+        return True
+
     def subscribe(self, link: Link, message: messages.ActorSubscribe) -> None:
         actor = self.actors.get(message.actor_id)
         if actor is None:

@@ -12,6 +12,7 @@ from typing import Any
 from actorlib.gcs.journal import Port
 from actorlib.transport import codec, limits
 from actorlib.transport.ids import ProcessId
+from actorlib.transport.messages import KvReply
 
 TABLE = "answers"
 
@@ -42,6 +43,13 @@ class Answers:
             oldest = next(iter(self._answers))
             del self._answers[oldest]
             self._port.persist(TABLE, oldest, None)
+
+    def take_back(self, key: bytes, _kept: bytes | None) -> bool:
+        """The disk refused a write: the answer about a pair was not given. (That an end was ordered stays true.)"""
+        if type(self._answers.get(key)) is not KvReply:
+            return False
+        del self._answers[key]
+        return True
 
     def forget(self, asker: ProcessId) -> None:
         """It is dead, and asks no more."""

@@ -59,6 +59,20 @@ class Checkpoints:
             self._port.persist(TABLE, _key(message.actor_id, numbers.pop(0)), None)
         self._port.send(link, Done(message.request_id))
 
+    def take_back(self, key: bytes, kept: bytes | None) -> bool:
+        """The disk refused a write: the checkpoints are those that it has."""
+        actor_id, number = ActorId(key[:-8]), int.from_bytes(key[-8:], "big")
+        if self._incarnation(actor_id) is None:
+            return False  # they go with their actor
+        self._uncommitted.pop(key, None)
+        numbers = self.numbers.setdefault(actor_id, [])
+        if kept is None and number in numbers:
+            numbers.remove(number)
+        elif kept is not None and number not in numbers:
+            numbers.append(number)
+            numbers.sort()
+        return True
+
     def committed(self) -> None:
         """What was persisted can be read from the journal from now on."""
         self._uncommitted.clear()

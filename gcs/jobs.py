@@ -30,6 +30,12 @@ class Jobs:
             self._port.persist(TABLE, message.job_id, codec.encode_batch([message])[0])
         self._port.send(link, Done(message.request_id))
 
+    def take_back(self, key: bytes, kept: bytes | None) -> bool:
+        """The disk refused a write: a job that was to start has not. One that has ended has."""
+        if kept is None:
+            self.jobs.pop(JobId(key), None)
+        return kept is None
+
     def ended(self, job_id: JobId) -> bool:
         """Forget it; False if it was not running."""
         if self.jobs.pop(job_id, None) is None:

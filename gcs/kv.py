@@ -41,6 +41,14 @@ class KeyValues:
                 self._port.persist(TABLE, self._key(*place), value)
         self._port.send(link, KvReply(message.request_id, found, b"", ()))
 
+    def take_back(self, key: bytes, kept: bytes | None) -> bool:
+        """The disk refused a write: the pair is as it was before."""
+        namespace, _, name = key.partition(b"\0")
+        self.values.pop((namespace.decode(), name), None)
+        if kept is not None:
+            self.load(key, kept)
+        return True
+
     def get(self, link: Link, message: KvGet) -> None:
         value = self.values.get((message.namespace, message.key))
         self._port.send(link, KvReply(message.request_id, value is not None, value or b"", ()))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from actorlib.gcs.actors import Actors
 from actorlib.gcs.journal import Port
-from actorlib.gcs.nodes import Nodes
+from actorlib.gcs.nodes import LATER_LIFE, Nodes
 from actorlib.gcs.placement_groups import PlacementGroups
 from actorlib.transport.failure_detector import FailureDetector, PeerState, Verdict
 from actorlib.transport.ids import NodeId
@@ -78,7 +78,7 @@ class Membership:
         node_id = link.peer.node_id
         fence = self._nodes.is_fenced(node_id)
         if fence or self.detector.heard(now, node_id, message.epoch) is Verdict.FENCED:
-            self._port.send(link, ShutdownNode(fence or "a later life of this node has registered"))
+            self._port.send(link, ShutdownNode(fence or LATER_LIFE))
         elif self._nodes.links.get(node_id) is link:
             self._port.send(link, HeartbeatSeen(self.boot))
 

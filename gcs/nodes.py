@@ -29,6 +29,7 @@ from actorlib.transport.messages import (
 )
 
 TABLE = "nodes"
+LATER_LIFE = "a later life of this node has registered"
 LOST = b""  # the record of a node that was declared lost
 
 
@@ -94,6 +95,9 @@ class Nodes:
         """False if it was declared lost: it is told to end. ``reconcile`` is called before it gets anything to do."""
         node_id = message.address.node_id
         fence = self.is_fenced(node_id)
+        known = self.views.get(node_id)
+        if not fence and known is not None and message.epoch < known.epoch:
+            fence = LATER_LIFE
         if fence:
             self._port.send(link, ShutdownNode(fence))
             return False
@@ -101,8 +105,10 @@ class Nodes:
         self.views[node_id] = self._view(message, before.drain if before is not None else "")
         self.hosts[node_id] = (message.host_id, message.os_pid)
         self.awaited.pop(node_id, None)
-        self._registered[node_id] = message._replace(request_id=0, holds=NO_HOLDINGS)
-        self._persist(node_id)
+        record = message._replace(request_id=0, holds=NO_HOLDINGS)
+        if self._registered.get(node_id) != record:  # a node that registers again needs nothing of the disk
+            self._registered[node_id] = record
+            self._persist(node_id)
         self.links[node_id] = link
         self._port.send(link, NodeRegistered(message.request_id, tuple(self.views.values())))
         self._news.moved(node_id)

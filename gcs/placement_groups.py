@@ -103,6 +103,13 @@ class PlacementGroups:
             self._try(group)
         self._port.send(link, messages.Done(message.request_id))
 
+    def take_back(self, key: bytes, kept: bytes | None) -> bool:
+        """The disk refused a write: a group that was to be created is not. What has happened to others has."""
+        group = self.groups.pop(GroupId(key), None) if kept is None else None
+        if group is not None and group.spec.name:
+            self.names.pop((group.spec.namespace, group.spec.name), None)
+        return kept is None
+
     def _persist(self, group: Group) -> None:
         """With its places, once it has them: its bundles stay where they are when the GCS begins anew."""
         record: list[tuple[Any, ...]] = [group.spec]

@@ -183,6 +183,7 @@ class Submitter:
             lease = maker.where
             if (
                 isinstance(lease, Lease)
+                and lease.lease_id in self._leases  # else its tasks are being tried again, the maker after this one
                 and lease.queue.options.shape == task.options.shape
                 and self._room(lease, task) > 0
             ):

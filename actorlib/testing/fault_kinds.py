@@ -22,6 +22,7 @@ CHANCE_MAX = 0.5
 FLAPS = 5
 GCS_DOWN_S_MAX = 2.0
 DRIVERS_PAUSE_S_MAX = 2.0
+REBORN_WITHIN_S_MAX = 1.0
 
 
 def _pick(among: list[Any], fault: Fault) -> Any:
@@ -123,6 +124,17 @@ def _drain_node(world: Simulation, fault: Fault) -> bool:
     return node is not None
 
 
+def _reborn_host(world: Simulation, fault: Fault) -> bool:
+    """A host loses power and is back as from an old snapshot, with an epoch that is over: it must be refused.
+
+    Sometimes before anybody has noticed, sometimes after its loss is known.
+    """
+    node = _pick(_others(world), fault)
+    if node is not None:
+        world.bring_back_stale(node, min(fault.for_s, REBORN_WITHIN_S_MAX))
+    return node is not None
+
+
 def _add_node(world: Simulation, fault: Fault) -> bool:
     if len(world.living_nodes()) >= NODES_MAX:
         return False
@@ -147,6 +159,18 @@ def _failing_start(world: Simulation, fault: Fault) -> bool:
 def _crash_gcs(world: Simulation, fault: Fault) -> bool:
     """The GCS is killed, and comes back with what its journal has."""
     return world.crash_gcs(min(fault.for_s, GCS_DOWN_S_MAX))
+
+
+def _journal_full(world: Simulation, fault: Fault) -> bool:
+    """The disk under the GCS's tables takes nothing."""
+    world.journal.is_full = True
+    world.after(fault.for_s, lambda: setattr(world.journal, "is_full", False))
+    return True
+
+
+def _journal_power_cut(world: Simulation, fault: Fault) -> bool:
+    """The GCS's machine loses power in the middle of a commit, which is then on its disk, or is not."""
+    return world.cut_journals_power(fault.target % 2 == 0, min(fault.for_s, GCS_DOWN_S_MAX))
 
 
 def _pause_gcs(world: Simulation, fault: Fault) -> bool:
@@ -348,11 +372,14 @@ KINDS: dict[str, Callable[[Simulation, Fault], bool]] = {
     "stale_host": _stale_host,
     "crash_node": _crash_node,
     "drain_node": _drain_node,
+    "reborn_host": _reborn_host,
     "add_node": _add_node,
     "slow_starts": _slow_starts,
     "failing_start": _failing_start,
     "crash_gcs": _crash_gcs,
     "pause_gcs": _pause_gcs,
+    "journal_full": _journal_full,
+    "journal_power_cut": _journal_power_cut,
     "partition": _partition,
     "one_way_partition": _one_way_partition,
     "partition_of_others": _partition_of_others,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from actorlib.runtime.drivers.call_log_file import Mark
@@ -15,6 +15,7 @@ from actorlib.store.drivers.shared_memory import ObjectMissing, StoreClient, _Gr
 from actorlib.transport.ids import NodeId, ObjectId
 from actorlib.transport.messages import Value
 from actorlib.transport.sim.disk import Disk
+from actorlib.transport.sim.loop import Gone
 
 
 class NoRoom(Exception):
@@ -34,12 +35,22 @@ class MemoryJournal:
         self.written: dict[tuple[str, bytes], None] = {}  # every row that was ever committed
         self.is_full = False
         self.durable = durable
+        self._at_next: tuple[bool, Callable[[], None]] | None = None
         self._undo: list[list[tuple[str, bytes, bytes | None]]] = []  # of each commit that was not synced
         self._undone: list[tuple[str, bytes]] = []
 
     def commit(self, writes: list[tuple[str, bytes, bytes | None]]) -> None:
         if self.is_full:
             raise NoRoom("the simulated disk is full")
+        if self._at_next is not None:
+            (is_kept, cut), self._at_next = self._at_next, None
+            if is_kept:
+                self._commit(writes)
+            cut()
+            raise Gone
+        self._commit(writes)
+
+    def _commit(self, writes: list[tuple[str, bytes, bytes | None]]) -> None:
         self.commits += 1
         if not self.durable:
             self._undo.append([(table, key, self.read(table, key)) for table, key, _ in reversed(writes)])
@@ -59,6 +70,14 @@ class MemoryJournal:
 
     def rows(self, table: str) -> Iterable[tuple[bytes, bytes]]:
         return sorted(self.tables.get(table, {}).items())  # as LMDB gives them
+
+    def cut_power_at_next(self, is_kept: bool, cut: Callable[[], None]) -> None:
+        """The power goes in the middle of the next commit, of which the disk then has all (``is_kept``) or nothing."""
+        self._at_next = (is_kept, cut)
+
+    def calm(self) -> None:
+        """Nothing is wrong with its disk any more."""
+        self.is_full, self._at_next = False, None
 
     def lose_power(self, share: float) -> None:
         """The last ``share`` (0 to 1) of what was not synced is gone."""

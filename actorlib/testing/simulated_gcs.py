@@ -5,6 +5,7 @@ Its process id stays the same from one life to the next, so that whoever was tol
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from actorlib.gcs.drivers.service import GcsService
@@ -13,7 +14,7 @@ from actorlib.testing.memory import NoRoom
 from actorlib.transport import messages
 from actorlib.transport.ids import JobId, NodeId, new_process_id
 from actorlib.transport.link import Address, Link
-from actorlib.transport.sim.loop import SimLoop
+from actorlib.transport.sim.loop import Gone, SimLoop
 
 if TYPE_CHECKING:
     from actorlib.testing.simulation import Simulation
@@ -41,7 +42,8 @@ class SimGcs:
         self.loop.handlers.update(service.handlers)
         self.loop.handlers.update(service.handlers_alone)
         self.loop.check = service.check
-        service.begin()
+        with contextlib.suppress(Gone):  # killed again by what it does first
+            service.begin()
 
     def _on_link_down(self, link: Link, reason: str) -> None:
         if self.service is not None:

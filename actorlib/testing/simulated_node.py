@@ -108,10 +108,14 @@ class SimStoreService(StoreService):
 class SimNode:
     """One machine: its scheduler, its store, and on the first the GCS, unless that is a process of its own."""
 
-    def __init__(self, simulation: Simulation, number: int, head: SimNode | None, cpus: float) -> None:
+    def __init__(
+        self, simulation: Simulation, number: int, head: SimNode | None, cpus: float, before: SimNode | None = None
+    ) -> None:
+        """``before``: it begins with the identity and the epoch of an earlier life of its machine."""
         self.simulation = simulation
         self.number = number
-        process_id = new_process_id(simulation.world.random_bytes)
+        self.cpus = cpus
+        process_id = new_process_id(simulation.world.random_bytes) if before is None else before.loop.address.process_id
         self.node_id = NodeId(process_id)
         address = Address(process_id, self.node_id, f"sim://node{number}")
         hello = messages.Hello(messages.PROTOCOL_VERSION, address, "node", 1, JobId(b""), "sim")
@@ -147,6 +151,8 @@ class SimNode:
         if self.gcs is not None:
             join_gcs(self.loop, service, self.gcs, lambda _node, _pid: None)
         self.loop.check = self.check
+        if before is not None:
+            service.epoch = before.service.epoch - 1
         service.register()
 
     def _on_link_down(self, link: Any, reason: str) -> None:

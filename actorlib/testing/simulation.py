@@ -382,6 +382,16 @@ class Simulation:
         self._end_all_of(node)
         self.world.schedule(NOTICE_OF_LOST_NODE_S, lambda: self.lose_sight_of(node, "it lost power"))
 
+    def bring_back_stale(self, node: SimNode, after_s: float) -> None:
+        """Power off a machine as ``crash_node`` does; it comes back as from an old snapshot, with the epoch of then."""
+        self.crash_node(node)
+
+        def back() -> None:
+            self.world.note(f"node{node.number}", "is back with an epoch that is over")
+            self.nodes.append(SimNode(self, node.number, self.nodes[0], node.cpus, before=node))
+
+        self.world.schedule(after_s, back)
+
     def _end_all_of(self, node: SimNode) -> None:
         node.loop.die()
         for process_id, (where, worker) in list(self.workers.items()):
@@ -399,6 +409,8 @@ class Simulation:
             if node.is_alive and node is not self.nodes[0]:
                 self._end_all_of(node)
                 self.add_node()
+                # What it said last may be lost; its end is noticed all the same.
+                self.world.schedule(NOTICE_OF_LOST_NODE_S, lambda: self.lose_sight_of(node, f"it has ended: {reason}"))
 
         self.world.schedule(0.0, end)
 
@@ -418,6 +430,23 @@ class Simulation:
         self.world.schedule(for_s, gcs.start)
         return True
 
+    def cut_journals_power(self, is_kept: bool, for_s: float) -> bool:
+        """The next commit of the GCS's journal, where that is a process of its own, is its last for ``for_s``.
+
+        Args:
+            is_kept: whether that commit came to be on the disk before the power went. Nobody hears of it either way.
+            for_s: until it is back.
+        """
+        if self.gcs_process is None or self.gcs_process.service is None:
+            return False
+
+        def cut() -> None:
+            self.world.note("gcs", f"loses power in a commit that is {'kept' if is_kept else 'lost'}")
+            self.crash_gcs(for_s)
+
+        self.journal.cut_power_at_next(is_kept, cut)
+        return True
+
     def after(self, delay_s: float, fault: Any) -> None:
         """Call ``fault()`` after ``delay_s`` simulated seconds."""
         self.world.schedule(delay_s, fault)
@@ -430,7 +459,7 @@ class Simulation:
         self.network.weather = Weather()
         for node in self.living_nodes():
             node.calm()
-        self.journal.is_full = False
+        self.journal.calm()
         for loop in self.loops():
             while loop.is_paused and not loop.is_dead:  # the GCS may have been killed while it was stopped
                 loop.go_on()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from actorlib.gcs.actors import Actor, Actors
 from actorlib.gcs.answers import Answers
+from actorlib.gcs.backlog import Asked, Backlog, Said, Write
 from actorlib.gcs.checkpoints import Checkpoints
 from actorlib.gcs.jobs import Jobs
 from actorlib.gcs.kv import KeyValues
@@ -22,6 +23,8 @@ from actorlib.gcs.records import Records
 from actorlib.transport import limits, messages
 from actorlib.transport.ids import ActorId, JobId, NodeId, ProcessId
 from actorlib.transport.link import Address, Handler, Host, Link
+
+ROOM = b"room"  # a row that is written to see whether anything can be
 
 
 class Journal(Protocol):
@@ -63,8 +66,10 @@ class GcsService:
         self._host = host
         self._journal = journal
         self._full = full
-        self._writes: list[tuple[str, bytes, bytes | None]] = []
-        self._outgoing: list[tuple[Link, tuple[Any, ...]]] = []
+        self._writes: list[Write] = []
+        self._outgoing: list[Said] = []
+        self._facts: dict[Asked, None] = {}  # of this turn: what only the truth may answer
+        self.backlog = Backlog()
         self._scheduled = False
         self.kv = KeyValues(self)
         self.jobs = Jobs(self)
@@ -76,6 +81,15 @@ class GcsService:
         self.records = Records()
         self.lineages = Lineages(self)
         self.membership = Membership(self, self.nodes, self.actors, self.groups)
+        self._undoing: dict[str, Callable[[bytes, bytes | None], bool]] = {
+            "kv": self.kv.take_back,
+            "answers": self.answers.take_back,
+            "jobs": self.jobs.take_back,
+            "actors": self.actors.take_back,
+            "groups": self.groups.take_back,
+            "checkpoints": self.checkpoints.take_back,
+        }
+        """By table: makes it as the journal has that row; False where what has happened can't be taken back."""
         self.handlers = self._handlers()
         self.handlers_alone: dict[type, Handler] = {
             messages.ProcessDied: self._on_process_died,
@@ -85,15 +99,16 @@ class GcsService:
         self._load()
 
     def _handlers(self) -> dict[type, Handler]:
-        m, actors, groups, once = messages, self.actors, self.groups, self._once
+        m, actors, groups, once, door = messages, self.actors, self.groups, self._once, self._door
+        put_once = once(self.kv.put)
         return {
-            m.KvPut: lambda link, message: (self.kv.put if message.overwrite else once(self.kv.put))(link, message),
+            m.KvPut: door(lambda link, message: (self.kv.put if message.overwrite else put_once)(link, message)),
             m.KvGet: self.kv.get,
-            m.KvDelete: once(self.kv.delete),
+            m.KvDelete: door(once(self.kv.delete)),
             m.KvKeys: self.kv.keys,
             m.LineageKept: self.lineages.keep,
             m.LineageFind: self.lineages.find,
-            m.JobStarted: self.jobs.started,
+            m.JobStarted: door(self.jobs.started, lambda message: ("jobs", message.job_id)),
             m.JobEnded: self._acknowledged(lambda _, message: self.job_ended(message.job_id, message.reason)),
             m.NodeRegister: self._on_register,
             m.NodeReport: self.nodes.report,
@@ -102,12 +117,12 @@ class GcsService:
             m.DrainNode: self._on_drain_node,
             m.NodeDrains: self._acknowledged(self.nodes.drains),
             m.NodeDrained: self._acknowledged(self.nodes.drained),
-            m.ActorRegister: actors.register,
+            m.ActorRegister: door(actors.register, lambda message: ("actors", message.spec.actor_id)),
             m.ActorSubscribe: actors.subscribe,
             m.ActorFind: actors.find,
             m.ActorList: actors.list_all,
-            m.ActorKill: once(actors.kill),
-            m.ActorLink: actors.link,
+            m.ActorKill: door(once(actors.kill)),
+            m.ActorLink: door(actors.link),
             m.ActorGivesUp: actors.gives_up,
             m.ActorReleased: self._acknowledged(actors.released),
             m.ActorCreated: actors.created,
@@ -115,11 +130,11 @@ class GcsService:
             m.ActorWaits: actors.waits,
             m.ActorSpilled: actors.spilled,
             m.ActorExited: self._acknowledged(actors.exited),
-            m.ActorUpgrade: actors.upgrade,
-            m.CheckpointPut: self.checkpoints.put,
+            m.ActorUpgrade: door(actors.upgrade),
+            m.CheckpointPut: door(self.checkpoints.put),
             m.CheckpointGet: self.checkpoints.get,
-            m.GroupCreate: groups.create,
-            m.GroupRemove: groups.remove,
+            m.GroupCreate: door(groups.create, lambda message: ("groups", message.group_id)),
+            m.GroupRemove: door(groups.remove),
             m.GroupFind: groups.find,
             m.GroupList: groups.list_all,
             m.GroupSubscribe: groups.subscribe,
@@ -177,7 +192,25 @@ class GcsService:
         def handler(link: Link, message: Any) -> None:
             handle(link, message)
             if message.request_id:
+                self._facts[link.peer.process_id, message.request_id] = None
                 self.send(link, messages.Done(message.request_id))
+
+        return handler
+
+    def _door(self, handle: Handler, row: Callable[[Any], tuple[str, bytes]] | None = None) -> Handler:
+        """What writes on demand: refused before anything has moved while the disk takes nothing.
+
+        Unless it was done before and is only asked again: then ``row`` is in the journal, or the answer is kept.
+        """
+
+        def handler(link: Link, message: Any) -> None:
+            asker = link.peer.process_id
+            if row is not None and self._journal.read(*row(message)) is not None:
+                self._facts[asker, message.request_id] = None
+            elif self.backlog.reason and self.answers.find(asker, message.request_id) is None:
+                link.send(self.backlog.error(message.request_id))
+                return
+            handle(link, message)
 
         return handler
 
@@ -234,26 +267,50 @@ class GcsService:
     def _commit(self) -> None:
         self._scheduled = False
         writes, self._writes = self._writes, []
-        outgoing, self._outgoing = self._outgoing, []
+        said, self._outgoing = self._outgoing, []
+        facts, self._facts = self._facts, {}
         if writes:
-            try:
-                self._journal.commit(writes)
-            except self._full as error:
-                self._writes = [*writes, *self._writes]  # what is in the tables will be on disk once there is room
-                self._refuse(outgoing, str(error))
-                self._host.call_later(limits.journal_retry_s, self._schedule)
-                return
-            self.checkpoints.committed()
-        for link, message in outgoing:
+            said = self._write(writes, said, facts)
+        elif self.backlog.reason:
+            said = self.backlog.hold(said, facts)
+        for link, message in said:
             link.send(message)
 
-    @staticmethod
-    def _refuse(outgoing: list[tuple[Link, tuple[Any, ...]]], reason: str) -> None:
-        text = f"the GCS can't write to its disk ({reason}); make room, then try again"
-        for link, message in outgoing:
-            request_id = getattr(message, "request_id", 0)
-            if request_id:
-                link.send(messages.Failure(request_id, "OutOfDiskError", text))
+    def _write(self, writes: list[Write], said: list[Said], facts: dict[Asked, None]) -> list[Said]:
+        """Commit; gives what may be said now."""
+        try:
+            self._journal.commit([*self.backlog.writes, *writes])
+        except self._full as error:
+            if not self.backlog.reason:
+                self._host.call_later(limits.journal_retry_s, self._write_again)
+            return self._refused(writes, said, facts, str(error))
+        self.checkpoints.committed()
+        return [*self.backlog.written(), *said]
+
+    def _write_again(self) -> None:
+        """There may be room by now."""
+        if not self.backlog.reason:
+            return
+        try:
+            self._journal.commit([*self.backlog.writes, (META, ROOM, str(self._host.now()).encode())])
+        except self._full as error:
+            self.backlog.reason = str(error)
+            self._host.call_later(limits.journal_retry_s, self._write_again)
+            return
+        for link, message in self.backlog.written():
+            link.send(message)
+
+    def _refused(self, writes: list[Write], said: list[Said], facts: dict[Asked, None], reason: str) -> list[Said]:
+        """See ``gcs/backlog.py``: what was to be made is taken back, what has happened is kept for later."""
+        kept: list[Write] = []
+        taken_back: dict[bytes, None] = {}
+        for table, key, value in writes:
+            undo = self._undoing.get(table)
+            if undo is None or not undo(key, self._journal.read(table, key)):
+                kept.append((table, key, value))
+            else:
+                taken_back[key] = None
+        return self.backlog.refused(reason, kept, said, taken_back, facts)
 
     # -- between tables ------------------------------------------------------------------------------------------------
     def _incarnation(self, actor_id: ActorId) -> int | None:

@@ -25,6 +25,8 @@ from actorlib.transport.ids import IdFactory, NodeId
 from actorlib.transport.link import Address, Handler, Link
 from actorlib.transport.messages import NodeView
 
+LOST_UNTOLD = "it was lost, and the GCS began anew before it had told us"
+
 
 class Member:
     """One node, as its cluster sees it. See the module's docstring."""
@@ -145,6 +147,9 @@ class Member:
     def _on_registered(self, _: Link, message: messages.NodeRegistered) -> None:
         self.is_registered = True
         self._see(message.nodes)
+        known = {view.address.node_id: None for view in message.nodes}
+        gone = [view for node_id, view in self._views.items() if view.alive and node_id not in known]
+        self._see([view._replace(alive=False, available={}, death=LOST_UNTOLD) for view in gone])
 
     def _on_nodes_changed(self, _: Link, message: messages.NodesChanged) -> None:
         self._see(message.nodes)

@@ -63,6 +63,18 @@ def test_a_heartbeat_is_answered_with_the_life_that_heard_it(world):
     assert world.tell("a", m.Heartbeat(1)) == [m.HeartbeatSeen(2)]
 
 
+def test_the_number_of_a_life_is_told_once_it_is_written(world):
+    """Else the next life could have the same, and nobody would notice that it is another."""
+    world.register("a")
+    world.journal.full = True
+    world.begin()
+    world.register("a")
+    assert world.tell("a", m.Heartbeat(1)) == []
+    world.journal.full = False
+    world.pass_time(limits.journal_retry_s + 1)
+    assert world.tell("a", m.Heartbeat(1))[-1] == m.HeartbeatSeen(2)
+
+
 def test_silence_loses_a_node_and_what_it_says_later_is_answered_with_its_end(world):
     world.register("a")
     world.register("b")

@@ -122,6 +122,16 @@ def test_a_lost_node_is_lost_once_and_its_reason_is_told_to_the_others(nodes, ma
     assert [view.hostname for view in nodes.alive()] == ["host-b"]
 
 
+def test_an_earlier_life_of_a_node_is_not_registered_and_told_to_end(nodes, make):
+    link = join(nodes, make, "a", epoch=7)
+    link.take()
+    stale = make.link("a", "a")
+    assert not nodes.register(stale, make.register_node("a", epoch=6))
+    assert [type(message) for message in stale.take()] == [ShutdownNode]
+    assert nodes.links[make.node_id("a")] is link and nodes.views[make.node_id("a")].epoch == 7
+    assert nodes.register(stale, make.register_node("a", epoch=8))
+
+
 def test_nothing_is_sent_to_a_lost_node(nodes, make, port):
     a = join(nodes, make, "a")
     a.take()

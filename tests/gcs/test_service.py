@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actorlib.transport import limits
+from actorlib.transport import codec, limits
 from actorlib.transport import messages as m
 
 
@@ -99,21 +99,118 @@ def test_subscribers_hear_of_a_change_only_when_it_is_on_disk(world, make):
     assert world.journal.tables["actors"][make.id("actor")] != before
 
 
-def test_when_the_disk_is_full_requests_fail_with_a_typed_error_and_nothing_else_is_said(world, make):
-    link, reader = world.link("c"), world.link("reader")
-    world.tell(link, m.ActorRegister(1, make.spec(), False))
-    world.tell(reader, m.ActorSubscribe(make.id("actor")))
+@pytest.fixture
+def full(world, make):
+    """A node, an actor that lives there, a reader who wants to hear of it, and a disk that takes nothing any more."""
+    world.node = world.link("node", "n")
+    world.tell(world.node, make.register_node("n"))
+    world.client, world.reader = world.link("c"), world.link("reader")
+    world.tell(world.client, m.ActorRegister(1, make.spec(), False))
+    world.tell(world.node, m.ActorCreated(make.id("actor"), 0, make.address("w", "n")))
+    world.tell(world.reader, m.ActorSubscribe(make.id("actor")))
     world.host.settle()
-    link.take(), reader.take()
+    for link in (world.node, world.client, world.reader):
+        link.take()
     world.journal.full = True
-    world.tell(link, m.KvPut(5, "s", b"k", b"v", True))
-    world.tell(link, m.ActorKill(6, make.id("actor"), True))
+    return world
+
+
+def make_room(world):
+    world.journal.full = False
+    later, world.host.later = world.host.later, []
+    for callback in later:
+        callback()
     world.host.settle()
-    assert [(type(reply), reply.request_id, reply.kind) for reply in link.take()] == [
-        (m.Failure, 5, "OutOfDiskError"),
-        (m.Failure, 6, "OutOfDiskError"),
-    ]
-    assert reader.got == [] and "kv" not in world.journal.tables
+
+
+def refusals(link):
+    return [(type(reply), reply.request_id, getattr(reply, "kind", "")) for reply in link.take()]
+
+
+def test_what_was_to_be_made_on_a_full_disk_is_refused_and_is_not_in_memory_either(full, make):
+    full.tell(full.client, m.KvPut(5, "s", b"k", b"v", True))
+    full.tell(full.client, m.ActorRegister(6, make.spec("new", id="new"), False))
+    full.tell(full.client, make.group("group", request_id=7))
+    full.tell(full.client, make.job(request_id=8))
+    full.tell(full.client, m.CheckpointPut(9, make.id("actor"), 0, 1, b"state", 3))
+    full.host.settle()
+    assert refusals(full.client) == [(m.Failure, number, "OutOfDiskError") for number in (5, 6, 7, 8, 9)]
+    service = full.service
+    assert not service.kv.values and not service.groups.groups and not service.jobs.jobs
+    assert list(service.actors.actors) == [make.id("actor")] and not service.actors.names
+    assert full.node.got == full.reader.got == []
+    make_room(full)
+    full.tell(full.client, m.CheckpointGet(10, make.id("actor"), -1))
+    full.tell(full.client, m.ActorRegister(11, make.spec("new", id="new"), False))
+    full.host.settle()
+    assert [type(reply) for reply in full.client.take()] == [m.CheckpointReply, m.ActorRegistered]
+    assert full.journal.tables["actors"].keys() == {make.id("actor"), make.id("new")}
+    assert not full.journal.tables.get("kv") and not full.journal.tables.get("groups")
+
+
+def test_while_the_disk_is_full_requests_are_refused_before_anything_moves_and_who_looks_is_answered(full, make):
+    full.tell(full.client, m.KvPut(5, "s", b"k", b"v", True))
+    full.host.settle()
+    full.client.take()
+    full.tell(full.client, m.ActorKill(6, make.id("actor"), True))
+    assert refusals(full.client) == [(m.Failure, 6, "OutOfDiskError")], "at once, not when the turn ends"
+    full.tell(full.client, m.KvGet(7, "s", b"k"))
+    full.tell(full.client, m.ActorRegister(1, make.spec(), False))  # done before: only asked again
+    full.tell(full.node, m.Heartbeat(1))
+    full.host.settle()
+    assert [type(reply) for reply in full.client.take()] == [m.KvReply]
+    assert [type(reply) for reply in full.node.take()] == [m.HeartbeatSeen]
+    make_room(full)
+    assert [(type(reply), reply.request_id) for reply in full.client.take()] == [(m.ActorRegistered, 1)]
+    full.tell(full.client, m.ActorKill(8, make.id("actor"), True))
+    full.host.settle()
+    assert full.client.take() == [m.Done(8)]
+
+
+def test_what_has_happened_is_kept_and_said_once_there_is_room(full, make):
+    death = m.Death(make.address("w").process_id, make.node_id("n"), 7, 1, None, False, "ended with 1", "")
+    ended = m.ActorExited(make.id("actor"), 0, False, death, 3)
+    full.tell(full.node, ended)
+    full.host.settle()
+    assert full.node.got == full.reader.got == [] and full.service.actors.actors[make.id("actor")].state.value == "DEAD"
+    make_room(full)
+    assert full.node.take() == [m.Done(3)]
+    assert [update.state for update in full.reader.take()] == ["DEAD"]
+    again = full.journal.rows("actors")
+    assert codec.decode_batch(again[0][1])[1].state == "DEAD"
+
+
+def test_an_order_to_end_in_the_turn_that_finds_the_disk_full_says_so_and_is_carried_out_later(full, make):
+    full.tell(full.client, m.ActorKill(6, make.id("actor"), True))
+    full.host.settle()
+    (reply,) = full.client.take()
+    assert reply.kind == "OutOfDiskError" and "will end once there is room" in reply.text
+    assert full.node.got == full.reader.got == []
+    make_room(full)
+    assert [type(order) for order in full.node.take()] == [m.StopActor]
+    assert [update.state for update in full.reader.take()] == ["DEAD"]
+
+
+def test_a_disk_that_stays_full_is_tried_again_and_again(full):
+    full.tell(full.client, m.KvPut(5, "s", b"k", b"v", True))
+    full.host.settle()
+    for _ in range(3):
+        assert full.service.backlog.reason
+        (later,) = [callback for callback in full.host.later if callback == full.service._write_again]
+        full.host.later = []
+        later()
+    make_room(full)
+    assert not full.service.backlog.reason
+
+
+def test_a_node_that_registers_again_needs_nothing_of_the_disk(full, make):
+    lives = m.Hosted(make.id("actor"), 0, make.address("w", "n"))
+    full.tell(
+        full.node, make.register_node("n")._replace(holds=m.Holdings((lives,), (make.address("owner").process_id,), ()))
+    )
+    full.host.settle()
+    assert [type(reply) for reply in full.node.take()] == [m.NodeRegistered]
+    assert not full.service.backlog.reason
 
 
 def test_a_checkpoint_can_be_read_in_the_turn_in_which_it_was_put(world, make):

@@ -238,6 +238,28 @@ def test_a_chain_follows_its_argument_at_once(house):
     assert calls[-1].dependencies == ((house.result_of(second), ME, None),)
 
 
+def test_a_chain_on_a_worker_that_dies_is_tried_again_also_where_its_end_was_sent_before_its_beginning(house):
+    """A call that was given back and sent again comes after the one that waits for it."""
+    warm = house.submit()
+    house.pump()
+    worker = house.grant(1)
+    house.finish(worker, warm, us=10)
+    first = house.submit()
+    house.pump()
+    second = house.submit(first)
+    lease = second.where
+    assert lease is first.where
+    lease.in_flight[first.task_id] = lease.in_flight.pop(first.task_id)
+    house.lose(worker)
+    house.submitter.check()
+    worker = house.grant(2)
+    house.finish(worker, first)
+    house.pump()
+    assert second.state is TaskState.IN_FLIGHT and second.where is not lease
+    house.finish(worker, second)
+    assert house.value(second) == b"done"
+
+
 def test_arguments_from_elsewhere_are_waited_for(house):
     slow = house.submit(target=b"slow")
     house.pump()

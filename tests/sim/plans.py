@@ -27,8 +27,11 @@ WORKLOADS = (
 )
 FAULTY_FOR_S = 20.0
 FAULT_EVERY_S = 1.0
+NODE_CRASHES = ("crash_node", "reborn_host")
 NODE_CRASHES_MAX = 3
 SMALL_MEMORY_BYTES = 64 << 20
+TINY_MEMORY_BYTES = 24 << 20
+SPILL_FAULTS = ("spills_lost", "spills_torn")
 
 
 @dataclass
@@ -65,8 +68,8 @@ def draw_faults(rng: random.Random, kinds: list[str]) -> list[Fault]:
     for kind in kinds:
         at = rng.expovariate(1.0) * FAULT_EVERY_S
         while at < FAULTY_FOR_S:
-            crashes += kind == "crash_node"
-            if kind != "crash_node" or crashes <= NODE_CRASHES_MAX:
+            crashes += kind in NODE_CRASHES
+            if kind not in NODE_CRASHES or crashes <= NODE_CRASHES_MAX:
                 drawn.append(Fault(kind, at, rng.randrange(100), rng.uniform(0.1, 4.0), draw_amount(rng)))
             at += rng.expovariate(1.0) * FAULT_EVERY_S
     return sorted(drawn, key=lambda fault: fault.at_s)
@@ -82,6 +85,9 @@ def draw(seed: int) -> Plan:
     workloads = rng.sample(WORKLOADS, rng.randint(1, 4))
     kinds = rng.sample(list(KINDS), rng.choice([0, 1, 2, 3, 4, 6]))
     memory_bytes = rng.choice([256 << 20, 256 << 20, SMALL_MEMORY_BYTES])
+    if any(kind in SPILL_FAULTS for kind in kinds):  # they hit where much is spilled, and nowhere else
+        memory_bytes = TINY_MEMORY_BYTES
+        workloads = list(dict.fromkeys([*workloads, "hoard"]))
     return Plan(
         seed,
         rng,

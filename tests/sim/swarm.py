@@ -54,7 +54,7 @@ def run_seed(seed: int, counts: Counts, trace: Path | None = None) -> str:
         try:
             plan.begin(world)
             chosen = [getattr(workloads, name) for name in plan.workloads]
-            workloads.run_all(chosen, plan.rng, counts, world.fired)
+            workloads.run_all(chosen, plan.rng, counts, world.fired, plan.memory_bytes <= plans.TINY_MEMORY_BYTES)
             plan.end(world)
         except BaseException:
             print(*plan.faults, *world.world.trace[-STORY_LINES:], sep="\n", file=sys.stderr)

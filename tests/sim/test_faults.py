@@ -10,6 +10,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 import actorlib
 from actorlib import testing
 from actorlib.testing import ActorMachine, Deviation, Fault, faults, schedules, simulate
+from actorlib.testing.fault_kinds import KINDS
 
 LOST = (actorlib.exceptions.ActorUnavailableError, actorlib.exceptions.ActorDiedError)
 
@@ -60,12 +61,14 @@ def loses_a_deposit(plan):
 
 
 def test_a_failing_schedule_shrinks_to_the_faults_that_matter():
+    kinds = [kind for kind in KINDS if kind != "journal_full"]  # which refuses the account, and says so
     plan = find(
-        faults(max_size=6, within_s=0.02),
+        faults(kinds, max_size=6, within_s=0.02),
         loses_a_deposit,
         settings=settings(max_examples=2000, database=None, deadline=None, phases=[Phase.generate, Phase.shrink]),
     )
-    assert {fault.kind for fault in plan} == {"crash_worker"}
+    (fault,) = plan
+    assert fault.kind in ("crash_worker", "crash_busy_worker", "crash_actor", "kill_for_memory")
 
 
 def test_deviations_change_the_order():

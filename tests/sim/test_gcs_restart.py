@@ -143,3 +143,69 @@ def test_every_life_of_the_gcs_is_heard_of_at_once(seed, gap_s):
 
     with simulate(seed=seed, nodes=3, own_gcs=True) as world:
         work(world)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_loss_that_was_written_and_told_to_nobody_is_told_by_the_next_life(is_kept):
+    """The power goes in the commit of a node's loss: the nodes have heard nothing, the tables know it, or don't."""
+
+    def work(world):
+        refs = [slow.options(max_retries=-1).remote(i) for i in range(3)]
+        time.sleep(1.0)
+        world.cut_journals_power(is_kept, 0.5)
+        world.crash_node(world.nodes[2])
+        assert actorlib.get(refs, timeout=60) == [0, 1, 2]
+
+    with simulate(seed=3, nodes=3, num_cpus=1, own_gcs=True) as world:
+        work(world)
+
+
+@actorlib.remote
+def slow(value):
+    time.sleep(3.0)
+    return value
+
+
+def test_a_full_disk_of_the_gcs_refuses_what_is_new_and_loses_nothing_of_what_was_there():
+    def work(world):
+        counter = Counter.remote()
+        assert actorlib.get(counter.add.remote()) == 1
+        world.journal.is_full = True
+        for _ in range(3):
+            with pytest.raises(actorlib.exceptions.OutOfDiskError, match="make room"):
+                Counter.options(name="refused", lifetime="detached").remote()
+        with pytest.raises(ValueError, match="no actor named"):
+            actorlib.get_actor("refused")
+        assert actorlib.get([counter.add.remote(), double.remote(4)]) == [2, 8]  # what needs no write goes on
+        world.crash_actor(counter)
+        ref = counter.add.remote()
+        assert actorlib.wait([ref], timeout=5.0)[0] == []  # its next life has to be written down first
+        world.journal.is_full = False
+        assert actorlib.get(ref, timeout=30) == 1
+        later = Counter.options(name="refused", lifetime="detached").remote()
+        assert actorlib.get(later.add.remote()) == 1
+        actorlib.kill(later)
+
+    for own_gcs in (False, True):
+        with simulate(seed=2, nodes=2, own_gcs=own_gcs) as world:
+            work(world)
+
+
+def test_a_host_that_is_back_under_an_epoch_that_is_over_is_refused_and_its_work_goes_elsewhere():
+    def work(world, after_s):
+        refs = [slow.options(max_retries=-1).remote(i) for i in range(3)]
+        time.sleep(1.0)
+        world.bring_back_stale(world.nodes[2], after_s)
+        assert actorlib.get(refs, timeout=60) == [0, 1, 2]
+
+    for after_s in (0.1, 1.0):  # before its loss is known, and after
+        with simulate(seed=1, nodes=3, num_cpus=1) as world:
+            work(world, after_s)
+            stale = [node for node in world.nodes if node.number == 2]
+            assert len(stale) == 2
+            for _ in range(20):  # its session is as old as its epoch: it may have to dial anew before it hears
+                if any(node.is_alive for node in stale):
+                    time.sleep(1.0)
+            assert not any(node.is_alive for node in stale)
+            assert world.gcs.nodes.views[stale[0].node_id].alive is False
+            assert len(world.living_nodes()) == 3

@@ -16,6 +16,10 @@ from actorlib.transport.sim.world import Timer, World
 ROUNDS_MAX = 10_000
 
 
+class Gone(BaseException):
+    """Raised in a turn of a process that has died in the middle of it: nothing more of that turn happens."""
+
+
 class Waiter:
     """A greenlet that waits for something, with a limit or for as long as it takes."""
 
@@ -101,7 +105,10 @@ class SimLoop(LinkLayer):
             self.world.schedule_at(self.stalled_until, self._turn_event)
             return
         self.world.turning = self
-        self.turn()
+        try:
+            self.turn()
+        except Gone:
+            self.die()
         self.world.turning = None
         self.turns += 1
         for look in self.world.on_turn:

@@ -1,7 +1,8 @@
 """No write that the GCS has acknowledged is ever lost.
 
-Three looks: whoever hears an acknowledgement can find the write in the journal's history; a commit that a power cut
-undid was acknowledged to nobody; and what the GCS believes is what its journal would give it after a restart.
+Four looks: whoever hears an acknowledgement can find the write in the journal's history; a commit that a power cut
+undid was acknowledged to nobody; what was refused for lack of room is nowhere, neither then nor later; and what the GCS
+believes is what its journal would give it after a restart.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from actorlib.transport.link import Link
 from actorlib.transport.sim.loop import SimLoop
 
 if TYPE_CHECKING:
+    from actorlib.gcs.drivers.service import GcsService
     from actorlib.testing.simulation import Simulation
 
 Row = tuple[str, bytes]
 TURNS_BETWEEN_LOOKS = 8
+MADE_ONCE = ("actors", "jobs", "groups")  # under an id that nobody else uses
 
 
 def row_of(message: Any) -> Row | None:
@@ -45,6 +48,7 @@ class GcsWrites(Oracle):
         super().__init__(world)
         self._asked: dict[tuple[bytes, int], Row] = {}
         self._acknowledged: dict[Row, None] = {}
+        self._refused: dict[Row, None] = {}
 
     def heard(self, loop: SimLoop, link: Link, message: Any) -> None:
         gcs_process = self.world.gcs_address.process_id
@@ -52,11 +56,15 @@ class GcsWrites(Oracle):
             row = row_of(message)
             if row is not None:
                 self._asked[link.peer.process_id, message.request_id] = row
+                self._refused.pop(row, None)
         if link.peer.process_id == gcs_process:
             self._answered(loop, message)
 
     def _answered(self, loop: SimLoop, message: Any) -> None:
         row = self._asked.pop((loop.address.process_id, getattr(message, "request_id", 0)), None)
+        is_refusal = type(message) is messages.Failure and message.kind == "OutOfDiskError"
+        if row is not None and row[0] in MADE_ONCE and is_refusal:
+            self._refused[row] = None
         if row is None or type(message) is messages.Failure or getattr(message, "existed", False):
             return
         self._acknowledged[row] = None
@@ -73,9 +81,19 @@ class GcsWrites(Oracle):
     def at_end(self) -> None:
         self._compare()
 
+    def _look_for_refused(self, gcs: GcsService) -> None:
+        """Of those that nobody has asked for again."""
+        tables: dict[str, Any] = {"actors": gcs.actors.actors, "jobs": gcs.jobs.jobs, "groups": gcs.groups.groups}
+        for table, key in self._refused:
+            self.see(key not in tables[table], f"a write to {table} was refused, and the GCS has it all the same", key)
+            there = key in self.world.journal.tables.get(table, {})
+            self.see(not there, f"a write to {table} was refused and came to be all the same", key)
+
     def _compare(self) -> None:
         gcs = self.world.gcs
-        if gcs is None or gcs._writes:
+        if gcs is not None:
+            self._look_for_refused(gcs)
+        if gcs is None or gcs._writes or gcs.backlog.writes:
             return
         rows = self.world.journal.tables
         for table, believed in (
