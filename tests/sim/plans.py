@@ -20,10 +20,12 @@ WORKLOADS = (
     "fairness",
     "generators",
     "cancels",
+    "second_thoughts",
     "named",
     "groups",
     "async_actors",
     "borrowers",
+    "lodgers",
 )
 FAULTY_FOR_S = 20.0
 FAULT_EVERY_S = 1.0

@@ -270,6 +270,32 @@ def cancels(rng: random.Random, counts: collections.Counter[str]) -> Iterator[No
             counts["naps lost"] += 1
 
 
+@actorlib.remote(max_retries=-1)
+def maybe_wait(seconds: float) -> int:
+    if seconds:
+        actorlib.get(nap.remote(seconds))
+    return 1
+
+
+def second_thoughts(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """Calls are cancelled while workers that wait give them back: the word to cancel a call crosses its return."""
+    actorlib.get([maybe_wait.remote(0.0) for _ in range(rng.randint(10, 30))], timeout=WAIT_S)
+    yield
+    for _ in range(rng.randint(1, 6)):
+        refs = [maybe_wait.remote(rng.choice([0.0, 0.0, 0.01])) for _ in range(rng.randint(5, 30))]
+        time.sleep(rng.uniform(0.0, 0.003))
+        chosen = [ref for ref in refs if rng.random() < 0.7]
+        for ref in chosen:
+            actorlib.cancel(ref)
+        yield
+        for ref in refs:
+            try:
+                assert actorlib.get(ref, timeout=WAIT_S) == 1
+            except exceptions.TaskCancelledError:
+                assert ref in chosen
+                counts["calls cancelled on their way"] += 1
+
+
 def fairness(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
     """Work of one shape that never ends must not keep out work of another shape."""
     busy: list[Any] = [add.remote(i, 0, 0.3) for i in range(rng.randint(6, 12))]
@@ -398,3 +424,24 @@ def borrowers(rng: random.Random, counts: collections.Counter[str]) -> Iterator[
     except (*ACTOR_LOST, *OBJECT_LOST) as error:
         assert not isinstance(error, exceptions.ReferenceCountingAssertionError), "freed while somebody held it"
         counts["wanderings broken"] += 1
+
+
+def lodgers(rng: random.Random, counts: collections.Counter[str]) -> Iterator[None]:
+    """An actor that outlives all of this keeps references for a while, and lets go of them while it goes on."""
+    name = f"lodger{rng.randrange(10**9)}"
+    keeper = Keeper.options(name=name, lifetime="detached", num_cpus=0).remote()
+    try:
+        for _ in range(rng.randint(1, 4)):
+            refs = [make_array.remote(number, rng.choice([10, 30_000])) for number in range(rng.randint(1, 3))]
+            kept = keeper.keep.remote(refs)
+            del refs
+            yield
+            actorlib.get(kept, timeout=WAIT_S)
+            if rng.random() < 0.5:
+                assert actorlib.get(keeper.read.remote(), timeout=WAIT_S)[0] == 0.0
+            actorlib.get(keeper.drop.remote(), timeout=WAIT_S)
+            yield
+            counts["lodgers"] += 1
+    except (*ACTOR_LOST, *OBJECT_LOST) as error:
+        assert not isinstance(error, exceptions.ReferenceCountingAssertionError), "freed while somebody held it"
+        counts["lodgings broken"] += 1

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def all_oracles(world: Simulation) -> Watch:
     """A fresh one of each, for one world."""
     from actorlib.testing.oracles.calls import Calls
+    from actorlib.testing.oracles.deliveries import Deliveries
     from actorlib.testing.oracles.epochs import Epochs
     from actorlib.testing.oracles.gcs_writes import GcsWrites
     from actorlib.testing.oracles.invariants import Invariants
@@ -22,7 +23,7 @@ def all_oracles(world: Simulation) -> Watch:
     from actorlib.testing.oracles.resources import Resources
     from actorlib.testing.oracles.values import Values
 
-    kinds = (Invariants, GcsWrites, Epochs, Calls, Values, References, Resources, Reasons, Liveness)
+    kinds = (Invariants, GcsWrites, Epochs, Calls, Values, References, Resources, Reasons, Deliveries, Liveness)
     return Watch([kind(world) for kind in kinds])
 
 
