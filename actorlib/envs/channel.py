@@ -28,6 +28,10 @@ class HostGone(Exception):
     """The host died; the text says how."""
 
 
+class HostRestarting(HostGone):
+    """Its next incarnation is on its way, and the engine refuses calls until it is there. (Ours lets them wait.)"""
+
+
 class HostSilent(Exception):
     """No reply in time."""
 
@@ -205,6 +209,8 @@ class Invitation:
             answer = actorlib.get(self._serving, timeout=0.0)
         except exceptions.GetTimeoutError as error:
             raise HostGone(f"it did not connect within {ACCEPT_TIMEOUT_S} s: {error}") from None
+        except exceptions.ActorUnavailableError as error:
+            raise (HostRestarting if "is restarting" in str(error) else HostGone)(str(error)) from None
         except exceptions.ActorlibError as error:
             raise HostGone(str(error)) from None
         if answer != UNREACHABLE:

@@ -15,13 +15,23 @@ A failure is a death, a silence longer than ``step_timeout_s`` (then the host is
 from __future__ import annotations
 
 import select
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import actorlib
 from actorlib import engine, exceptions
-from actorlib.envs.channel import CallChannel, Channel, HostGone, HostSilent, Invitation, SocketChannel, reply_of
+from actorlib.envs.channel import (
+    CallChannel,
+    Channel,
+    HostGone,
+    HostRestarting,
+    HostSilent,
+    Invitation,
+    SocketChannel,
+    reply_of,
+)
 from actorlib.envs.errors import EnvironmentCreationError, EnvironmentHostDiedError
 from actorlib.envs.frames import Kind, Operation, Reply
 from actorlib.envs.host import EnvironmentHost
@@ -30,6 +40,7 @@ RESTORE, TRUNCATE, RAISE = "restore", "truncate", "raise"
 ATTEMPTS_AFTER_DEATH_MAX = 3
 ATTEMPTS_AFTER_ERROR_MAX = 1
 CLOSE_TIMEOUT_S = 10.0
+RESTART_TIMEOUT_S, RESTART_LOOK_S = 60.0, 0.02
 
 
 class Memory:
@@ -282,9 +293,19 @@ class Keeper:
         if self.channel is not None:
             self.channel.close()
             self.channel = None
-        self.channel = Invitation(self._handle).accept()
+        self.channel = self._accepted()
         self.pid = self._ask_pid()
         self._attach()
+
+    def _accepted(self) -> Channel:
+        deadline = time.monotonic() + RESTART_TIMEOUT_S
+        while True:
+            try:
+                return Invitation(self._handle).accept()
+            except HostRestarting:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RESTART_LOOK_S)
 
     def _ask_pid(self) -> int:
         assert self.channel is not None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -177,3 +179,42 @@ def test_a_deadline_of_a_task_interrupts_it(tmp_path: Any) -> None:
     while began.exists() and not seen.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert seen.exists() == began.exists()
+
+
+def test_environments_come_back_when_their_host_is_killed() -> None:
+    envs = pytest.importorskip("actorlib.envs")
+    with contextlib.closing(envs.make_vec("CartPole-v1", num_envs=4, num_hosts=2, on_failure="restore")) as vec:
+        with contextlib.closing(envs.make_vec("CartPole-v1", num_envs=4, num_hosts=0)) as undisturbed:
+            seen, expected = vec.reset(seed=3)[0], undisturbed.reset(seed=3)[0]
+            for step in range(12):
+                assert (seen == expected).all()
+                if step == 6:
+                    os.kill(vec.host_pids()[1], signal.SIGKILL)
+                actions = [(step + index) % 2 for index in range(4)]
+                seen, expected = vec.step(actions)[0], undisturbed.step(actions)[0]
+            assert (seen == expected).all()
+
+
+def test_another_process_joins_by_the_address() -> None:
+    address = ray.get_runtime_context().gcs_address
+    code = (
+        "import sys, actorlib\n"
+        f"with actorlib.init({address!r}, engine='ray', log_to_driver=False):\n"
+        "    print('it is', actorlib.get(actorlib.remote(lambda: 6 * 7).remote(), timeout=60))\n"
+    )
+    done = run(code)
+    assert "it is 42" in done.stdout, done.stderr
+
+
+def test_another_version_of_python_is_refused() -> None:
+    address = ray.get_runtime_context().gcs_address
+    code = (
+        "import actorlib, ray._private.utils as utils\n"
+        "utils.compute_version_info = lambda: (utils.ray.__version__, '3.99.0')\n"
+        "try:\n"
+        f"    actorlib.init({address!r}, engine='ray', log_to_driver=False)\n"
+        "except actorlib.exceptions.EngineUnavailableError as error:\n"
+        "    print(error)\n"
+    )
+    done = run(code)
+    assert "does not fit the Ray cluster" in done.stdout and "3.99.0" in done.stdout, done.stderr
