@@ -133,3 +133,27 @@ def test_the_command_line_drains_a_node_and_waits(machines):
     assert done.returncode == 0 and f"drained: it was drained ({WHY})" in done.stdout, done.stdout
     assert f"drained: it was drained ({WHY})" in command("status").stdout
     assert actorlib.get(durable.add.remote(1), timeout=60) == 4
+
+
+def test_the_only_node_saves_what_it_can_before_its_deadline_and_has_it_when_it_is_started_again(machines):
+    head = machines.start_head(drain_deadline_s=3.0)
+    actorlib.init(address=head.head, namespace="kept")
+    options = {"lifetime": "detached", "checkpoint": 1000}
+    durable = Counter.options(name="durable", **options).remote()
+    assert actorlib.get([durable.add.remote(1) for _ in range(3)], timeout=60) == [1, 2, 3]
+    os.kill(head.pid, signal.SIGTERM)
+    assert eventually(lambda: row(head)["State"] == "DRAINING")
+    assert actorlib.get(durable.add.remote(1), timeout=60) == 4  # nobody else can take it, so it serves on
+    actorlib.shutdown()
+    assert head.process.wait(60) == 0
+    machines.start_head()
+    actorlib.init(address=machines.head.head, namespace="kept")
+
+    def found():
+        try:
+            return actorlib.get_actor("durable")
+        except ValueError:
+            return None
+
+    assert eventually(lambda: found() is not None, 60)
+    assert actorlib.get(found().add.remote(1), timeout=60) == 5
