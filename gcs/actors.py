@@ -383,7 +383,9 @@ class Actors:
         if intended or actor.released:
             end = ActorEnd.RELEASED if actor.released else ActorEnd.EXITED
             self._die(actor, actor.reason or death.text, None if intended and not death.text else death, end)
-        elif planned and (actor.spec.detached or limit != 0 or actor.spec.checkpoint):
+        elif planned and (
+            actor.spec.detached or limit != 0 or actor.spec.checkpoint or actor.state is ActorState.PENDING
+        ):
             self._restart(actor, death, counts=False)
         elif limit < 0 or actor.restarts < limit:
             self._restart(actor, death)

@@ -402,7 +402,8 @@ class Simulation:
         self.memory.lose(node.directory)
 
     def node_ended(self, node: SimNode, reason: str) -> None:
-        """The GCS took a node for lost, and has told it to end. Another one starts on its machine."""
+        """A node ends by itself: told so, since it was taken for lost, or since it has drained. Another one starts on
+        its machine. If its last word does not arrive, its silence is noticed."""
         self.world.note(f"node{node.number}", f"ends: {reason}")
 
         def end() -> None:

@@ -474,3 +474,13 @@ def test_an_actor_that_may_not_be_restarted_dies_with_the_node_and_the_reason_na
     world.created()
     world.actors.node_lost(make.node_id("n"), "it was drained (maintenance)", planned=True)
     assert world["actor"].state is ActorState.DEAD and "it was drained (maintenance)" in world["actor"].death.text
+
+
+def test_an_actor_that_never_began_on_a_node_that_has_drained_is_placed_elsewhere(world, make):
+    world.register()
+    world.orders("n")
+    world.home = make.node_id("o")
+    world.actors.node_lost(make.node_id("n"), "it was drained (maintenance)", planned=True)
+    world.actors.check()
+    assert world["actor"].state is ActorState.RESTARTING and world["actor"].restarts == 0
+    assert [type(order) for order in world.orders("o")] == [m.StartActor]
