@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from actorlib.runtime.drivers.session_file import remove_directories, sessions
 
 NET = "10.83.0"
 PORT = 6390
@@ -182,7 +185,11 @@ class Hosts:
         self.hosts: list[Host] = []
         self._drivers: list[Driver] = []
         self._cables: dict[str, subprocess.Popen[bytes]] = {}
+        self.port = self._choose_port()
         self._make_switch()
+
+    def _choose_port(self) -> int:
+        return PORT
 
     def _make_switch(self) -> None:
         self.switch = Namespaces("switch")
@@ -207,20 +214,24 @@ class Hosts:
         command = [*CLI, "start", "--block", "--node-ip", host.ip, "--num-cpus", "1"]
         command += ["--resources", f'{{"{name}": 100}}', *options]
         if host is self.hosts[0]:
-            command += ["--head", "--dir", str(self.directory), "--port", str(PORT)]
+            command += ["--head", "--dir", str(self.directory), "--port", str(self.port)]
         else:
             said = checked(self.hosts[0].inside(*CLI, "keys", "new", name, "--dir", str(self.directory)))
             key = said.strip().splitlines()[-1]
-            command += ["--address", f"{self.hosts[0].ip}:{PORT}", "--key", key]
+            command += ["--address", self.address, "--key", key]
         host.node = subprocess.Popen(host.inside(*command), stdout=subprocess.PIPE)
         assert host.node.stdout is not None
         line = host.node.stdout.readline().decode()
         assert "is up" in line, f"{name} did not start: {line!r}"
         return host
 
+    @property
+    def address(self) -> str:
+        return f"{self.hosts[0].ip}:{self.port}"
+
     def driver(self, code: str) -> Driver:
         """Run a program on the head's host that has joined the cluster."""
-        driver = Driver(self.hosts[0], code)
+        driver = Driver(self.hosts[0], self.address, code)
         self._drivers.append(driver)
         return driver
 
@@ -314,6 +325,22 @@ class LoopbackHosts(Hosts):
 
     are_real = False
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._left_behind: list[str] = []
+
+    def close(self) -> None:
+        super().close()
+        for directory in self._left_behind:
+            remove_directories(directory)
+
+    def _choose_port(self) -> int:
+        """One that is free: several clusters may be there at a time."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
     def _make_switch(self) -> None:
         return
 
@@ -342,7 +369,11 @@ class LoopbackHosts(Hosts):
         return
 
     def power_off(self, host: Host) -> None:
+        """All of its processes at once. What they leave behind lies there for the others, who share their memory."""
+        family = host.processes()
+        self._left_behind += [one.directory for one in sessions() if one.pid in [process.pid for process in family]]
         host.signal_all(signal.SIGKILL)
+        psutil.wait_procs(family, START_TIMEOUT_S)
 
 
 class Driver:
@@ -371,13 +402,16 @@ class Driver:
                 assert time.monotonic() < deadline, "it took too long"
                 time.sleep(0.02)
 
-        actorlib.init(address="auto", log_to_driver=False)
+        actorlib.init(address=sys.argv[1], log_to_driver=False)
     """
 
-    def __init__(self, host: Host, code: str) -> None:
+    def __init__(self, host: Host, address: str, code: str) -> None:
         program = textwrap.dedent(self.PROLOGUE) + textwrap.dedent(code) + "\nactorlib.shutdown()\nsay('done')\n"
         self.process = subprocess.Popen(
-            host.inside(sys.executable, "-c", program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            host.inside(sys.executable, "-c", program, address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def hear(self) -> str:

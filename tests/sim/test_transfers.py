@@ -147,3 +147,27 @@ def test_wait_for_what_is_lost_leaves_it_to_get_to_say_so():
         assert actorlib.wait([ref], timeout=100)[0] == [ref]
         assert actorlib.get(ref, timeout=100)[0] == 1.0
         del ref
+
+
+def test_a_get_with_a_timeout_ends_in_time_also_when_what_it_reads_is_lost_meanwhile():
+    @actorlib.remote(num_cpus=0)
+    def slow_array():
+        time.sleep(30.0)
+        return np.ones(100_000)
+
+    def work(world):
+        time.sleep(1.0)  # until the nodes have heard of each other
+        there = NodeAffinitySchedulingStrategy(world.nodes[1].node_id.hex(), soft=True)
+        ref = slow_array.options(scheduling_strategy=there).remote()
+        actorlib.wait([ref], fetch_local=False, timeout=60)
+        world.crash_node(world.nodes[1])
+        for timeout in (3.0, 12.0):  # before its loss is noticed, and while it is made again
+            began = world.world.time
+            with pytest.raises(actorlib.exceptions.GetTimeoutError):
+                actorlib.get(ref, timeout=timeout)
+            assert world.world.time - began < timeout + 1.5
+        assert actorlib.get(ref, timeout=60).sum() == 100_000
+        del ref
+
+    with simulate(seed=5, nodes=3) as world:
+        work(world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from actorlib.transport.ids import ObjectId, object_id
 from actorlib.transport.link import Address
 from actorlib.transport.messages import VALUE_PARTS, VALUE_STORED, Value
 
+GET_DEADLINE: contextvars.ContextVar[float | None] = contextvars.ContextVar("actorlib_get_deadline", default=None)
+"""Until when the ``get`` that is at work may take: what it finds may turn out to be lost while it is read."""
+LOCATED_WITHIN_S = 1.0
 RECOVERIES_MAX = 20
 
 
@@ -156,13 +160,14 @@ class Objects(Process):
     def _find_again(self, oid: ObjectId, owner: Address, place: Value) -> Value:
         """The value of an object that was not where ``place`` says."""
         owner = self._owner_of(oid, Address(*owner))
-        answer = self.ask(self.node, lambda request_id: messages.ObjectLocate(request_id, oid, place, owner, True))
+        question = lambda request_id: messages.ObjectLocate(request_id, oid, place, owner, True)  # noqa: E731
+        answer = self.ask(self.node, question, self._time_left())
         if answer.value is not None:
             self.loop.post(self._moved, (oid, answer.value))
             return answer.value
         ref = self.adopt_ref(oid, owner)
         self.loop.run(lambda: self._report_lost(oid, place))
-        self._await([ref], 1, None)
+        self._await_again(ref)
         entry = self.table.entries.get(oid)
         if entry is None or entry.value is None:
             raise exceptions.ObjectLostError(f"object {oid.hex()} was lost, and the session ended before it came back")
@@ -218,18 +223,37 @@ class Objects(Process):
         self.table.add_put(*item)
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        began = 0.0 if timeout is None else time.monotonic()
         entries = self.table.entries
         missing = [ref for ref in refs if (entry := entries.get(ref._id)) is None or entry.value is None]  # type: ignore[call-overload]
         if missing and not self._await(missing, len(missing), timeout):
             raise exceptions.GetTimeoutError(self._timeout_text(missing, timeout))
-        return [self._load(ref) for ref in refs]
+        if timeout is None:
+            return [self._load(ref) for ref in refs]
+        token = GET_DEADLINE.set(began + timeout)
+        try:
+            return [self._load(ref) for ref in refs]
+        finally:
+            GET_DEADLINE.reset(token)
+
+    @staticmethod
+    def _time_left() -> float | None:
+        """Of the ``get`` that is at work; a moment at least, since what it needs is known to have been there."""
+        deadline = GET_DEADLINE.get()
+        return None if deadline is None else max(LOCATED_WITHIN_S, deadline - time.monotonic())
+
+    def _await_again(self, ref: ObjectRef[Any]) -> None:
+        """What was there and got lost is being made again."""
+        left = self._time_left()
+        if not self._await([ref], 1, left) and not self.closed:
+            raise exceptions.GetTimeoutError(f"it was lost and is being made again: {self._timeout_text([ref], left)}")
 
     def _load(self, ref: ObjectRef[Any]) -> Any:
         oid = ObjectId(ref._id)
         entry = self.table.entries.get(oid)
         value = entry.value if entry is not None else None
         while value is None:  # lost between its arrival and now; it is being recovered
-            self._await([ref], 1, None)
+            self._await_again(ref)
             entry = self.table.entries.get(oid)
             value = entry.value if entry is not None else None
         return self.load_value(oid, ref._owner, value)
