@@ -113,7 +113,7 @@ class RayView:
         return [
             {
                 "task_id": event["args"].get("task_id", ""),
-                "name": event["name"].removeprefix("task::"),
+                "name": event["cat"].removeprefix("task::"),
                 "state": "FINISHED",
                 "time_s": (event["ts"] + event["dur"]) / 1e6,
                 "worker_id": str(event["tid"]),
