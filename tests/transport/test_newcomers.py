@@ -68,7 +68,8 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path):
+def node(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "handshake_timeout_s", 0.5)  # until then libzmq waits with who is to come again
     made = Node(tmp_path)
     yield made
     made.close()
