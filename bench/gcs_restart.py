@@ -51,7 +51,10 @@ class PlayedNode:
                 messages.GcsStarted: self._started,
                 messages.HeartbeatSeen: self._seen,
                 messages.StartActor: self._start,
-                **{kind: lambda _, __: None for kind in (messages.NodesChanged, messages.KeysAllowed)},
+                **{
+                    kind: lambda _, __: None
+                    for kind in (messages.NodesChanged, messages.NodesFree, messages.KeysAllowed)
+                },
                 **{kind: lambda _, __: None for kind in (messages.NodeRegistered, messages.JobEnded)},
                 **{kind: lambda _, __: None for kind in (messages.StopActor, messages.ActorRegistered)},
             }
@@ -176,6 +179,8 @@ def kills(head: NodeHandle, count: int) -> dict[str, float]:
             asks.window_ms(), calls.window_ms()
             disturb()
             time.sleep(WINDOW_S)
+            while not asks.took:
+                time.sleep(0.01)  # a question that takes longer than the window belongs to it
             asked[name].append(asks.window_ms())
             called[name].append(calls.window_ms())
     for watched in (asks, calls):
