@@ -96,7 +96,11 @@ def write() -> None:
     told = conditions(ours)
     if peers:
         versions = sorted({content["ray"] for content in peers if content.get("ray")})
-        told += f" Ratios to Ray {', '.join(versions)} are of another run, in which both took turns."
+        loads = [content["machine"]["load_before"] for content in peers]
+        told += (
+            f" Ratios to Ray {', '.join(versions)} are of another run, in which both took turns, at a load average of "
+            f"{number(min(loads))} to {number(max(loads))}."
+        )
     path = FOLDER / "README.md"
     before, _, rest = path.read_text().partition(BEGINS)
     _, _, after = rest.partition(ENDS)
