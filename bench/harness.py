@@ -228,7 +228,10 @@ def _one_turn(result: Result, details: dict[str, Any], side: str, measure: Calla
     try:
         figure = measure(on)
     except Exception as error:
-        result.errors[side] = f"{type(error).__name__}: {error}"[:500]
+        last_line = (
+            str(error).strip().rpartition("\n")[2]
+        )  # of a traceback what was raised, without this machine's paths
+        result.errors[side] = f"{type(error).__name__}: {last_line}"[:200]
         traceback.print_exc()
         return
     for name, value in (figure if isinstance(figure, dict) else {"value": figure}).items():
