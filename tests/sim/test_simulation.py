@@ -17,7 +17,6 @@ import pytest
 
 import actorlib
 from actorlib.testing import Stuck, simulate
-from actorlib.testing.real_time import real_monotonic
 from actorlib.testing.simulation import COLLECT_EVERY_WORLDS
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -101,12 +100,12 @@ def test_a_world_starts_in_milliseconds_and_makes_no_process_thread_or_socket():
     with simulate(seed=0):
         assert actorlib.get(add.remote(1, 2)) == 3
         assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, fds)
-    took = []
+    took, spent = [], time.process_time  # of this process: a clock on the wall says how busy the machine is
     for seed in range(20):
-        began = real_monotonic()
+        began = spent()
         with simulate(seed=seed):
-            took.append(real_monotonic() - began)
-    assert min(took) < 0.010  # the fastest: the others say how busy the machine is
+            took.append(spent() - began)
+    assert min(took) < 0.010
 
 
 def test_async_and_threaded_actors_run_calls_at_once():
