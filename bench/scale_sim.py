@@ -183,7 +183,7 @@ def main() -> None:
     given = parser.parse_args()
     sizes = {10: 20.0, 50: 20.0} if given.quick else {10: 60.0, 100: 60.0, 1_000: 10.0}
     if given.large:
-        sizes[10_000] = 2.0
+        sizes[10_000] = 6.0
     rows = measure(sizes)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1) + "\n")
