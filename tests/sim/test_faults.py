@@ -65,10 +65,17 @@ def test_a_failing_schedule_shrinks_to_the_faults_that_matter():
     plan = find(
         faults(kinds, max_size=6, within_s=0.02),
         loses_a_deposit,
-        settings=settings(max_examples=2000, database=None, deadline=None, phases=[Phase.generate, Phase.shrink]),
+        settings=settings(
+            max_examples=2000,
+            database=None,
+            deadline=None,
+            derandomize=True,
+            phases=[Phase.generate, Phase.shrink],
+        ),
     )
-    (fault,) = plan
-    assert fault.kind in ("crash_worker", "crash_busy_worker", "crash_actor", "kill_for_memory")
+    # Of up to six of forty kinds; a second crash may stay where the first one moves the moment that the other hits.
+    assert 1 <= len(plan) <= 2
+    assert {fault.kind for fault in plan} <= {"crash_worker", "crash_busy_worker", "crash_actor", "kill_for_memory"}
 
 
 def test_deviations_change_the_order():
