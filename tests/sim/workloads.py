@@ -442,6 +442,9 @@ def lodgers(rng: random.Random, counts: collections.Counter[str]) -> Iterator[No
             actorlib.get(keeper.drop.remote(), timeout=WAIT_S)
             yield
             counts["lodgers"] += 1
-    except (*ACTOR_LOST, *OBJECT_LOST) as error:
+    except exceptions.ActorlibError as error:
+        once_there_is_room(lambda: actorlib.kill(keeper))  # it would go on keeping what it has
+        if not isinstance(error, (*ACTOR_LOST, *OBJECT_LOST)):
+            raise
         assert not isinstance(error, exceptions.ReferenceCountingAssertionError), "freed while somebody held it"
         counts["lodgings broken"] += 1
