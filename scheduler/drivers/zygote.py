@@ -11,6 +11,7 @@ then it has threads, so that one is a program of its own, which takes its time t
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -48,6 +49,7 @@ class Zygote:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._order_of_mine: tuple[dict[str, Any], list[int]] | None = None  # in a worker: what made it
+        self._my_go_between = 0  # and who
         self._go_betweens: dict[int, bytes] = {}  # not reaped yet: pid -> whom it forks
         self._module = importlib.import_module(worker_module)
         prepare: Callable[[], None] | None = getattr(self._module, "prepare", None)
@@ -119,10 +121,10 @@ class Zygote:
 
         The report comes before the end: the node knows each of its children before it is one.
         """
-        worker_id = config["process_id"]
+        worker_id, me = config["process_id"], os.getpid()
         pid = self._fork(worker_id)
         if pid == 0:
-            self._order_of_mine = (config, fds)
+            self._order_of_mine, self._my_go_between = (config, fds), me
             return
         if pid > 0:
             self._tell(("started", worker_id, pid, 0))
@@ -134,17 +136,14 @@ class Zygote:
         except OSError:
             os._exit(0)  # the node is gone
 
-    @staticmethod
-    def _wait_for_parent(node_pid: int) -> None:
+    def _wait_for_parent(self) -> None:
         """Until the go-between is gone. Its pidfd tells, once its children have been handed on."""
-        parent = os.getppid()
-        if parent == node_pid:
-            return
         try:
-            pidfd = os.pidfd_open(parent)
+            pidfd = os.pidfd_open(self._my_go_between)
         except ProcessLookupError:
             return
-        select.select([pidfd], [], [])
+        if os.getppid() == self._my_go_between:  # else it has gone, and our parent is the node, or nobody any more
+            select.select([pidfd], [], [])
         os.close(pidfd)
 
     def become_worker(self) -> int:
@@ -152,7 +151,7 @@ class Zygote:
         assert self._order_of_mine is not None
         config, fds = self._order_of_mine
         self._connection.close()
-        self._wait_for_parent(config["node_pid"])
+        self._wait_for_parent()
         die_with_parent(config["node_pid"])
         os.dup2(fds[0], 1)
         os.dup2(fds[1], 2)
@@ -315,6 +314,12 @@ class ZygoteClient:
                 return
             self._reported(*msgpack.unpackb(data, use_list=False))
 
+    def _hear_the_last(self) -> None:
+        """What a zygote that is gone has told before: who was started must be ended as well."""
+        with contextlib.suppress(OSError):  # nothing is left, or there was no zygote any more
+            while data := self._socket.recv(MESSAGE_BYTES_MAX):
+                self._reported(*msgpack.unpackb(data, use_list=False))
+
     def _reported(self, kind: str, worker_id: bytes, pid: int, status: int) -> None:
         if kind == "ready":
             self._is_ready = True
@@ -355,11 +360,14 @@ class ZygoteClient:
 
     def close(self) -> None:
         """End the zygote and all that it has forked."""
+        if self._deaths < DEATHS_MAX:
+            # Not by the end of its socket alone: workers of a zygote that was forked later may hold our side open.
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self._hear_the_last()
         self._socket.close()
         for _, pid in self._children.values():
             os.kill(pid, signal.SIGKILL)
-        if self._deaths < DEATHS_MAX:
-            os.waitpid(self.pid, 0)
         for pidfd, (_, pid) in list(self._children.items()):
             _reap(pid)
             self._forget(pidfd)

@@ -83,3 +83,20 @@ def test_zygotes_that_die_at_once_are_given_up():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("No module named 'no_such_module'") == 5
+
+
+def test_its_end_waits_for_nobody_who_has_its_socket_by_chance():
+    """As workers of another zygote have that was forked later."""
+    program = textwrap.dedent(
+        """
+        import os
+        from actorlib.scheduler.drivers.zygote import ZygoteClient
+
+        client = ZygoteClient("json", [])
+        held = os.dup(client._socket.fileno())
+        client.close()
+        print("closed")
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "closed\n", done.stderr
