@@ -73,8 +73,8 @@ def test_a_failing_schedule_shrinks_to_the_faults_that_matter():
             phases=[Phase.generate, Phase.shrink],
         ),
     )
-    # Of up to six of forty kinds; a second crash may stay where the first one moves the moment that the other hits.
-    assert 1 <= len(plan) <= 2
+    # Of up to six of forty kinds; others may stay where they move the moment that the one hits.
+    assert 1 <= len(plan) <= 3
     assert {fault.kind for fault in plan} <= {"crash_worker", "crash_busy_worker", "crash_actor", "kill_for_memory"}
 
 
