@@ -294,6 +294,8 @@ def restore(cls: ActorClass[P, T], checkpoint_id: str, position: int | None = No
         raise TypeError(f"restore() takes an actor class, not a {type(cls).__name__}: decorate it with remote")
     if cls._options.checkpoint is None:
         raise ValueError(f"{cls.cls.__name__} is not durable: give it checkpoint=... to restore it")
+    if position is not None and (isinstance(position, bool) or not isinstance(position, int) or position < 0):
+        raise ValueError(f"position={position!r}: must be an int of at least 0 or None")
     durable = _engine.current().durable()
     return durable.restore(cls._record, cls._methods, cls._options, checkpoint_id, position)
 

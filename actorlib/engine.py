@@ -12,6 +12,7 @@ References and handles belong to the engine that made them: each engine has clas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
@@ -120,6 +121,14 @@ class DeadLetter(NamedTuple):
     class_name: str
     method: str
     reason: str
+
+
+def parse_checkpoint_id(text: str) -> tuple[bytes, int]:
+    """The actor and number that an id from ``handle.checkpoints()`` names."""
+    found = re.fullmatch(r"((?:[0-9a-f]{2})+)/([0-9]+)", str(text))
+    if found is None:
+        raise ValueError(f"{text!r} is not the id of a checkpoint; handle.checkpoints() lists them")
+    return bytes.fromhex(found[1]), int(found[2])
 
 
 class DurableActors(Protocol):

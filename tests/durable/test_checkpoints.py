@@ -99,6 +99,10 @@ def test_a_copy_as_it_was_and_as_it_became():
         actorlib.restore(durable(), checkpoint_id.replace("/1", "/7"))
     with pytest.raises(ValueError, match="not the id of a checkpoint"):
         actorlib.restore(durable(), "nonsense")
+    with pytest.raises(ValueError, match="not the id of a checkpoint"):
+        actorlib.restore(durable(), checkpoint_id.replace("/1", "/-1"))
+    with pytest.raises(ValueError, match="position=-1"):
+        actorlib.restore(durable(), checkpoint_id, position=-1)
     with pytest.raises(ValueError, match="not durable"):
         actorlib.restore(actorlib.remote(Base), checkpoint_id)
     other = actorlib.restore(durable(type("Other", (), {"look": lambda self: 1})), checkpoint_id)

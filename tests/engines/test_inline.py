@@ -289,3 +289,8 @@ def test_a_generator_without_end_is_made_as_it_is_taken(inline: None) -> None:
     assert [actorlib.get(next(generator)) for _ in range(5)] == list(range(5))
     generator.close()
     assert actorlib.available_resources() == actorlib.cluster_resources()
+
+
+def test_a_node_can_not_be_drained(inline: None) -> None:
+    with pytest.raises(actorlib.exceptions.NotSupportedByEngineError, match="cluster_utils"):
+        actorlib.util.drain_node(actorlib.nodes()[0]["NodeID"])

@@ -11,27 +11,6 @@ import pytest
 from zmq.backend import zmq_poll
 
 from actorlib.transport import limits, messages
-from actorlib.transport.drivers.loop import Loop
-from actorlib.transport.ids import JobId, NodeId, new_process_id
-from actorlib.transport.link import Address
-
-
-@pytest.fixture
-def loops(tmp_path):
-    made = []
-
-    def make(handlers, on_down=lambda link, reason: None, **options):
-        process_id = new_process_id()
-        directory = f"/tmp/actorlib-loop-{os.getpid()}"
-        address = Address(process_id, NodeId(b"n" * 8), f"ipc://{directory}/{process_id.hex()}")
-        hello = messages.Hello(messages.PROTOCOL_VERSION, address, "driver", os.getpid(), JobId(b""), "3.11")
-        loop = Loop(address, hello, handlers, on_down, **options)
-        made.append(loop)
-        return loop
-
-    yield make
-    for loop in made:
-        loop.close()
 
 
 def echo(link, message):

@@ -5,30 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
-import pytest
-
 from actorlib.transport import limits, messages
-from actorlib.transport.drivers.loop import Loop
 from actorlib.transport.drivers.shortcuts import SUFFIX
-from actorlib.transport.ids import JobId, NodeId, new_process_id
-from actorlib.transport.link import Address
-
-
-@pytest.fixture
-def loops():
-    made = []
-
-    def make(handlers, on_down=lambda link, reason: None, node=b"n" * 8, os_pid=0, **options):
-        process_id = new_process_id()
-        address = Address(process_id, NodeId(node), f"ipc:///tmp/actorlib-shortcuts-{os.getpid()}/{process_id.hex()}")
-        hello = messages.Hello(messages.PROTOCOL_VERSION, address, "driver", os_pid or os.getpid(), JobId(b""), "3.11")
-        loop = Loop(address, hello, handlers, on_down, **options)
-        made.append(loop)
-        return loop
-
-    yield make
-    for loop in made:
-        loop.close()
 
 
 def echo(link, message):

@@ -69,7 +69,8 @@ class InlineView:
         ]
 
     def drain_node(self, node_id: bytes, deadline_s: float | None, reason: str) -> None:
-        raise ValueError(f"node {node_id.hex()[:8]} can't be drained: with the inline engine there is no other node")
+        way_out = "use init() or cluster_utils.Cluster, which have nodes that could leave"
+        raise exceptions.NotSupportedByEngineError("inline", "draining a node", way_out)
 
     def cluster_resources(self) -> dict[str, float]:
         return resource_map(self.books.pool.total.items())

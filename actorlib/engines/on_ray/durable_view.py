@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any
 
 from actorlib import exceptions
 from actorlib.actor import ActorHandle, MethodInfo
-from actorlib.engine import ActorOptions, FunctionRecord, MethodOptions
+from actorlib.engine import ActorOptions, FunctionRecord, MethodOptions, parse_checkpoint_id
 from actorlib.engines.on_ray.options import refuse
 
 if TYPE_CHECKING:
@@ -51,10 +50,8 @@ class DurableView:
         checkpoint_id: str,
         position: int | None,
     ) -> ActorHandle[Any]:
-        actor_id, number = _parse(checkpoint_id)
-        if position is not None and (isinstance(position, bool) or not isinstance(position, int) or position < 0):
-            raise ValueError(f"position={position!r}: must be an int of at least 0 or None")
-        kept = {**(options.checkpoint or {}), "source": (actor_id, number, position)}
+        whose, number = parse_checkpoint_id(checkpoint_id)
+        kept = {**(options.checkpoint or {}), "source": (whose.hex(), number, position)}
         copy = self._engine.create_actor(record, methods, (), {}, dataclasses.replace(options, checkpoint=kept))
         try:
             self._engine.get([self._engine.call(copy, READY, (), {}, PLAIN)], None)
@@ -71,11 +68,3 @@ class DurableView:
         ref = self._engine.call(handle, "__actorlib_durable__", (question, *args), {}, PLAIN)
         rows: list[dict[str, Any]] = self._engine.get([ref], None)[0]
         return rows
-
-
-def _parse(checkpoint_id: str) -> tuple[str, int]:
-    """The actor and number that an id from ``handle.checkpoints()`` names."""
-    actor_id, _, number = str(checkpoint_id).partition("/")
-    if not (re.fullmatch(r"[0-9a-f]+", actor_id) and number.isdigit()):
-        raise ValueError(f"{checkpoint_id!r} is not the id of a checkpoint; handle.checkpoints() lists them")
-    return actor_id, int(number)

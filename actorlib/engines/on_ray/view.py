@@ -7,6 +7,7 @@ from typing import Any
 
 from actorlib.engine import resource_map
 from actorlib.engines.on_ray import groups, hosting, watching
+from actorlib.engines.on_ray.options import refuse
 from actorlib.engines.on_ray.refs import handle_of
 
 
@@ -32,7 +33,7 @@ class RayView:
         ]
 
     def drain_node(self, node_id: bytes, deadline_s: float | None, reason: str) -> None:
-        raise NotImplementedError("Ray's nodes are drained by Ray's own means: ray drain-node")
+        raise refuse("draining a node", "drain it by Ray's own command, ray drain-node")
 
     def cluster_resources(self) -> dict[str, float]:
         return dict(self.ray.cluster_resources())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorlib import exceptions
 from actorlib.actor import ActorHandle, MethodInfo, methods_to_wire
-from actorlib.engine import ActorOptions, FunctionRecord, MethodOptions
+from actorlib.engine import ActorOptions, FunctionRecord, MethodOptions, parse_checkpoint_id
 from actorlib.runtime import checkpoint
 from actorlib.runtime.checkpoint import TornCheckpoint
 from actorlib.transport import messages
@@ -56,9 +56,8 @@ class DurableView:
         checkpoint_id: str,
         position: int | None,
     ) -> ActorHandle[Any]:
-        actor_id, number = parse_checkpoint_id(checkpoint_id)
-        if position is not None and (isinstance(position, bool) or not isinstance(position, int) or position < 0):
-            raise ValueError(f"position={position!r}: must be an int of at least 0 or None")
+        whose, number = parse_checkpoint_id(checkpoint_id)
+        actor_id = ActorId(whose)
         answer = self._read(actor_id, number)
         if answer.number < 0:
             kept = ", ".join(f"{actor_id.hex()}/{kept}" for kept in answer.numbers) or "none"
@@ -83,15 +82,6 @@ class DurableView:
 
     def _call(self, handle: ActorHandle[Any], method: str, *args: Any) -> Any:
         return self._process.get([self._process.call(handle, method, args, {}, LOOK)], None)[0]
-
-
-def parse_checkpoint_id(text: str) -> tuple[ActorId, int]:
-    """The actor and number that an id from ``handle.checkpoints()`` names."""
-    actor, _, number = str(text).partition("/")
-    try:
-        return ActorId(bytes.fromhex(actor)), int(number)
-    except ValueError:
-        raise ValueError(f"{text!r} is not the id of a checkpoint; handle.checkpoints() lists them") from None
 
 
 def _must_be_durable(handle: ActorHandle[Any]) -> None:
