@@ -38,9 +38,7 @@ class Asker:
         self._answers: dict[int, Any] = {}
         take = self._take
         kinds = (messages.Done, messages.Failure, messages.NodeRegistered, messages.StateRows, messages.NodeStatusReply)
-        self._loop = Loop(
-            address, hello, {kind: take for kind in kinds}, lambda _, __: None, helper=False, access=access
-        )
+        self._loop = Loop(address, hello, {kind: take for kind in kinds}, lambda _, __: None, access=access)
         self._next = 0
 
     def _take(self, _: Any, message: Any) -> None:

@@ -85,7 +85,7 @@ def ask_the_gcs(machines, message, version="3.11", role="node"):
     hello = messages.Hello(messages.PROTOCOL_VERSION, address, role, os.getpid(), JobId(b""), version)
     answers = []
     take = {kind: lambda _, answer: answers.append(answer) for kind in (messages.Failure, messages.Welcome)}
-    loop = Loop(address, hello, take, lambda _, __: None, helper=False)
+    loop = Loop(address, hello, take, lambda _, __: None)
     try:
         loop.link(gcs._replace(endpoint=parse(gcs.endpoint).local)).send(message)
         assert loop.drive(lambda: bool(answers), 30)

@@ -14,6 +14,7 @@ import time
 import pytest
 
 import actorlib
+from actorlib.transport.drivers.link_layer import SocketLink
 
 
 def test_use_after_shutdown_says_so():
@@ -30,6 +31,21 @@ def test_init_as_a_context_and_again():
             assert actorlib.is_initialized() and context.address_info["node_id"]
             assert actorlib.get(actorlib.put(1)) == 1
         assert not actorlib.is_initialized()
+
+
+def test_nobody_turns_the_loop_while_a_process_is_made(monkeypatch):
+    """What it sends first, before anybody drives, is not taken for sent by a thread that turns the loop meanwhile."""
+
+    def send_slowly(self, message):
+        if not self.is_down:
+            if not self.pending:
+                self.loop.dirty.append(self)
+                time.sleep(0.02)  # twenty looks of the helper
+            self.pending.append(message)
+
+    monkeypatch.setattr(SocketLink, "send", send_slowly)
+    with actorlib.init(num_cpus=1):
+        assert actorlib.get(actorlib.put(1), timeout=20) == 1
 
 
 @pytest.mark.parametrize("engine", ["local", "inline"])

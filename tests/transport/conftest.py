@@ -17,12 +17,14 @@ def loops():
     """Makes a loop: of a process of the node ``node`` whose Hello tells the process number ``os_pid``."""
     made = []
 
-    def make(handlers, on_down=lambda link, reason: None, node=b"n" * 8, os_pid=0, **options):
+    def make(handlers, on_down=lambda link, reason: None, node=b"n" * 8, os_pid=0, helper=True, **options):
         process_id = new_process_id()
         address = Address(process_id, NodeId(node), f"ipc:///tmp/actorlib-loop-{os.getpid()}/{process_id.hex()}")
         hello = messages.Hello(messages.PROTOCOL_VERSION, address, "driver", os_pid or os.getpid(), JobId(b""), "3.11")
         loop = Loop(address, hello, handlers, on_down, **options)
         made.append(loop)
+        if helper:
+            loop.start_helper()
         return loop
 
     yield make

@@ -83,7 +83,6 @@ class Loop(LinkLayer):
         hello: messages.Hello,
         handlers: dict[type, Handler],
         on_link_down: Callable[[Link, str], None],
-        helper: bool = True,
         trace_dir: str | None = None,
         spin: bool = False,
         access: Access | None = None,
@@ -115,9 +114,15 @@ class Loop(LinkLayer):
         self._turn_began = 0.0  # kept in debug mode only
         self._watchdog = Watchdog(lambda: (self._owner, self._turn_began)) if self._debug else None
         self._helper: threading.Thread | None = None
-        if helper:
-            self._helper = threading.Thread(target=self._help, name="actorlib-loop", daemon=True)
-            self._helper.start()
+
+    def start_helper(self) -> None:
+        """From now on a thread of its own looks after the sockets whenever nobody drives.
+
+        Until then the loop belongs to whoever makes it, who may do without ``run`` and ``post``: dial, send, install
+        handlers. What is sent while another thread turns the loop can be lost.
+        """
+        self._helper = threading.Thread(target=self._help, name="actorlib-loop", daemon=True)
+        self._helper.start()
 
     # -- sockets -------------------------------------------------------------------------------------------------------
     def _connect(self, link: SocketLink) -> None:

@@ -60,6 +60,9 @@ class SimLoop(LinkLayer):
         self._name = address.process_id.hex()[:6]
         network.add(self)
 
+    def start_helper(self) -> None:
+        return  # the world turns every loop
+
     # -- carried out over the network ----------------------------------------------------------------------------------
     def _connect(self, link: SocketLink) -> None:
         self.network.dialled(self, link)

@@ -57,7 +57,8 @@ class Driver(ClusterView):
         }
         if node_pid is not None:
             self._node_pidfd = os.pidfd_open(node_pid)
-            self.loop.run(lambda: self.loop.add_reader(self._node_pidfd, self._node_ended))
+            self.loop.add_reader(self._node_pidfd, self._node_ended)
+        self.loop.start_helper()
         if handle is not None and handle.note:
             notice(f"{handle.note}")
         self.ask(

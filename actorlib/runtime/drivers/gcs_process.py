@@ -61,7 +61,7 @@ class GcsProcess:
         version = messages.PROTOCOL_VERSION
         hello = messages.Hello(version, address, "gcs", os.getpid(), JobId(b""), python_version())
         trace_dir = config["trace_dir"]
-        return Loop(address, hello, {}, self._on_link_down, helper=False, trace_dir=trace_dir, access=access)
+        return Loop(address, hello, {}, self._on_link_down, trace_dir=trace_dir, access=access)
 
     def _on_link_down(self, link: Link, reason: str) -> None:
         self.service.link_down(link, reason)

@@ -283,7 +283,7 @@ class Node:
 
         python = f"{sys.version_info[0]}.{sys.version_info[1]}"
         hello = messages.Hello(messages.PROTOCOL_VERSION, address, "node", os.getpid(), JobId(b""), python)
-        return Loop(address, hello, {}, self._on_link_down, helper=False, trace_dir=self.trace_dir, access=access)
+        return Loop(address, hello, {}, self._on_link_down, trace_dir=self.trace_dir, access=access)
 
     def _make_store(self) -> Any:
         from actorlib.store.drivers.files import choose_directory, spill_directory

@@ -374,6 +374,7 @@ class Worker(Leaving):
     # -- running -------------------------------------------------------------------------------------------------------
     def run(self) -> None:
         """The main thread's life."""
+        self.loop.start_helper()
         self.loop.post(self.node_link.send, messages.WorkerReady(self.address, self.os_pid()))
         while self.stopping is None:
             if self._calls_run and not self._is_tidying:
