@@ -16,10 +16,11 @@ from actorlib.transport.link import Address
 def loops():
     """Makes a loop: of a process of the node ``node`` whose Hello tells the process number ``os_pid``."""
     made = []
+    directory = f"/tmp/actorlib-loop-{os.getpid()}"
 
     def make(handlers, on_down=lambda link, reason: None, node=b"n" * 8, os_pid=0, helper=True, **options):
         process_id = new_process_id()
-        address = Address(process_id, NodeId(node), f"ipc:///tmp/actorlib-loop-{os.getpid()}/{process_id.hex()}")
+        address = Address(process_id, NodeId(node), f"ipc://{directory}/{process_id.hex()}")
         hello = messages.Hello(messages.PROTOCOL_VERSION, address, "driver", os_pid or os.getpid(), JobId(b""), "3.11")
         loop = Loop(address, hello, handlers, on_down, **options)
         made.append(loop)
@@ -30,3 +31,5 @@ def loops():
     yield make
     for loop in made:
         loop.close()
+    if made:
+        os.rmdir(directory)  # nothing is left in it

@@ -96,7 +96,8 @@ class Loop(LinkLayer):
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._drives = 0
-        self._sleepers = 0
+        self._holder_sleeps = False  # one flag for each who may sleep, written by them alone
+        self._helper_sleeps = False
         self._closing = False
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
@@ -151,7 +152,7 @@ class Loop(LinkLayer):
         """Run ``callback(argument)`` in the loop, in the order posted. Any thread, cheap."""
         posted = self._posted
         posted.append((callback, argument))
-        if self._sleepers:
+        if self._holder_sleeps or self._helper_sleeps:
             if self._owner != threading.get_ident():
                 self._wake()
         elif len(posted) >= limits.flush_after_calls:
@@ -268,7 +269,7 @@ class Loop(LinkLayer):
         follower = Follower(until)
         self._followers.append(follower)
         try:
-            if self._sleepers:
+            if self._holder_sleeps or self._helper_sleeps:
                 self._wake()
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
             # The holder may have left just before we joined: the short wait covers that.
@@ -288,12 +289,12 @@ class Loop(LinkLayer):
 
     def _block(self, patience_s: float) -> None:
         """Sleep until something happens. With the loop held."""
-        self._sleepers += 1
+        self._holder_sleeps = True
         try:
             if not self._posted:
                 self._events = self._epoll.poll(patience_s)
         finally:
-            self._sleepers -= 1
+            self._holder_sleeps = False
 
     def _clear_wake(self) -> None:
         try:
@@ -365,12 +366,12 @@ class Loop(LinkLayer):
 
     def _sleep_unheld(self) -> None:
         """Sleep until something happens, and leave it there: whoever holds the loop by then may sleep for the same."""
-        self._sleepers += 1
+        self._helper_sleeps = True
         try:
             if not self._posted and not self._closing and not self._lock.locked():
                 self._epoll.poll(self._patience(time.monotonic(), None))
         finally:
-            self._sleepers -= 1
+            self._helper_sleeps = False
 
     # -- receiving -----------------------------------------------------------------------------------------------------
     def _receive(self) -> bool:
