@@ -1,8 +1,8 @@
 """Placement groups: bundles of resources that are had all together or not at all.
 
-Two phases: every node sets its bundles aside (prepare); when all have, they are told to keep them (commit), else all
-give them back and it is tried again. A group whose node is lost is RESCHEDULING: its lost bundles are placed anew, in
-the same two phases. The others stay where they are, and what runs in them goes on.
+Two phases: every node sets its bundles aside (prepare), and nobody uses them yet; when all have, they are told to keep
+them (commit), else all give them back and it is tried again. A group whose node is lost is RESCHEDULING: its lost
+bundles are placed anew, in the same two phases. The others stay where they are, and what runs in them goes on.
 """
 
 from __future__ import annotations

@@ -127,6 +127,7 @@ class LeaseTable:
         self.node_id = node_id
         self.pool = pool
         self.bundles: dict[tuple[GroupId, int], Pool] = {}
+        self._set_aside: dict[tuple[GroupId, int], None] = {}  # of them: they may be taken back, so nobody uses them
         self._port = port
         self._requests: dict[tuple[ProcessId, int], Request] = {}
         self._waiting: list[tuple[tuple[int, int, int, int], Request]] = []
@@ -290,7 +291,8 @@ class LeaseTable:
         if not strategy or strategy[0] != "group":
             return [self.pool]
         _, group_id, index = strategy[:3]
-        return [pool for (group, i), pool in self.bundles.items() if group == group_id and index in (-1, i)]
+        mine = [key for key in self.bundles if key[0] == group_id and index in (-1, key[1])]
+        return [self.bundles[key] for key in mine if key not in self._set_aside]
 
     def _start(self, request: Request, pool: Pool, lease_id: LeaseId, holding: Holding) -> None:
         self._unqueue(request)
@@ -464,7 +466,7 @@ class LeaseTable:
 
     # -- placement groups ----------------------------------------------------------------------------------------------
     def prepare_bundles(self, group_id: GroupId, bundles: Sequence[tuple[int, Resources]]) -> str:
-        """First phase: set the resources aside. Gives the reason if they aren't there, else ''."""
+        """First phase: set the resources aside, for nobody yet. Gives the reason if they aren't there, else ''."""
         if self.drain:
             return f"node {self.node_id.hex()[:8]} drains ({self.drain})"
         taken: list[int] = []
@@ -477,11 +479,19 @@ class LeaseTable:
                     self._release_bundle(group_id, done)
                 return f"node {self.node_id.hex()[:8]} has only {show(self.pool.visible())} free"
             self.bundles[group_id, index] = Pool(bundle, holding.devices)
+            self._set_aside[group_id, index] = None
             taken.append(index)
         return ""
 
+    def commit_bundles(self, now: float, group_id: GroupId) -> None:
+        """Second phase: all nodes have theirs, so what was set aside here may be used."""
+        for key in [key for key in self._set_aside if key[0] == group_id]:
+            del self._set_aside[key]
+        self.pump(now)
+
     def _release_bundle(self, group_id: GroupId, index: int) -> None:
         self.bundles.pop((group_id, index), None)
+        self._set_aside.pop((group_id, index), None)
         self.pool.release(bundle_holder(group_id, index))
 
     def release_bundles(self, now: float, group_id: GroupId, indexes: Sequence[int] = ()) -> list[Request]:
@@ -540,6 +550,7 @@ class LeaseTable:
         self.pool.check()
         for pool in self.bundles.values():
             pool.check()
+        assert self._set_aside.keys() <= self.bundles.keys(), "set aside, and not there"
         workers = [lease.worker for lease in self.leases.values() if lease.worker is not None]
         assert len(workers) == len(set(workers)), "a worker is leased twice"
         for lease_id, lease in self.leases.items():

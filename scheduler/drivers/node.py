@@ -626,7 +626,7 @@ class NodeService(Draining):
 
     def _on_commit(self, link: Link, message: messages.CommitBundles) -> None:
         link.send(messages.BundlesPrepared(0, message.group_id, message.attempt, True, ""))
-        self.leases.pump(self._now())
+        self.leases.commit_bundles(self._now(), message.group_id)
 
     def _on_release(self, _: Link, message: messages.ReleaseBundles) -> None:
         view = self._groups.get(message.group_id)

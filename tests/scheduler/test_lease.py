@@ -246,6 +246,7 @@ def test_bundles_are_set_aside_all_or_nothing_and_serve_their_group_only():
     assert node.table.pool.available == node.table.pool.total
     assert node.table.prepare_bundles(group, [(0, {"CPU": 2 * UNIT})]) == ""
     assert node.table.prepare_bundles(group, [(0, {"CPU": 2 * UNIT})]) == ""  # asked twice
+    node.table.commit_bundles(node.now, group)
     inside = [node.ask(b"a", strategy=("group", group, -1, False)) for _ in range(3)]
     outside = [node.ask(b"b") for _ in range(2)]
     assert [bool(answers) for answers in inside] == [True, True, False]
@@ -260,6 +261,7 @@ def test_bundles_are_set_aside_all_or_nothing_and_serve_their_group_only():
 def test_a_demand_larger_than_the_bundles_is_infeasible():
     node, group = Node(cpus=4), b"group..."
     node.table.prepare_bundles(group, [(0, ONE)])
+    node.table.commit_bundles(node.now, group)
     answers = node.ask(b"a", {"CPU": 2 * UNIT}, ("group", group, 0, False))
     node.later()
     assert answers[-1].infeasible and "larger than the group's bundles" in answers[-1].reason

@@ -37,6 +37,7 @@ class Drain(RuleBasedStateMachine):
         self.recalled = []
         self.starting = []
         self.placed = {}
+        self.committed = {}
         self.answers = {}  # (holder, request id) -> answers
         self.granted = {}  # lease id -> (holder, worker, demand, blocked, group or None)
 
@@ -89,15 +90,22 @@ class Drain(RuleBasedStateMachine):
             before = dict(self.pool.available)
             if self.table.prepare_bundles(group, bundles) == "":
                 self.placed[group] = bundles
-                self.table.pump(self.now)
             else:
                 assert self.pool.available == before, "a refused prepare kept something"
+
+    @precondition(lambda self: self.placed.keys() - self.committed.keys())
+    @rule(data=st.data())
+    def commit(self, data):
+        group = data.draw(st.sampled_from(sorted(self.placed.keys() - self.committed.keys())))
+        self.committed[group] = None
+        self.table.commit_bundles(self.now, group)
 
     @precondition(lambda self: self.placed)
     @rule(data=st.data())
     def release(self, data):
         group = data.draw(st.sampled_from(sorted(self.placed)))
         del self.placed[group]
+        self.committed.pop(group, None)
         ended = {lease.lease_id for lease in self.table.release_bundles(self.now, group)}
         inside = {lease_id for lease_id, lease in self.granted.items() if lease[4] == group}
         assert ended == inside
@@ -181,6 +189,7 @@ class Drain(RuleBasedStateMachine):
             free = sum(self.table.bundles[group, index].available["CPU"] for index, _ in bundles)
             total = sum(bundle["CPU"] for _, bundle in bundles)
             assert free == total - in_bundles.get(group, {"CPU": 0})["CPU"]
+        assert in_bundles.keys() <= self.committed.keys(), "a bundle is in use that may be taken back"
         assert set(self.table.leases) == set(self.granted) | {request.lease_id for request in live}
 
     @invariant()
@@ -196,6 +205,7 @@ class Drain(RuleBasedStateMachine):
         """Every holder that is still there gives back whatever it gets: nobody may wait for ever."""
         for group in list(self.placed):
             del self.placed[group]
+            self.committed.pop(group, None)
             for lease in self.table.release_bundles(self.now, group):
                 del self.granted[lease.lease_id]
         for _ in range(len(self.answers) + 1):

@@ -141,6 +141,7 @@ def test_no_bundle_is_set_aside_and_a_bundle_that_is_here_serves_nobody_any_more
     node = Node(cpus=4)
     group, strategy = b"g" * 16, ("group", b"g" * 16, 0, False)
     assert node.table.prepare_bundles(group, [(0, {"CPU": 2 * UNIT})]) == ""
+    node.table.commit_bundles(node.now, group)
     node.drain()
     assert (
         node.table.prepare_bundles(b"h" * 16, [(0, {"CPU": UNIT})]) == f"node {HERE.node_id.hex()[:8]} drains ({WHY})"

@@ -61,6 +61,11 @@ class Node:
         total, available = {"CPU": cpus * UNIT}, {"CPU": free * UNIT}
         self.others[name] = NodeView(address(name), 1, alive, total, available, labels or {}, "", 1, (), "")
 
+    def set_aside(self, *bundles):
+        """As far as the second phase: they may be used."""
+        assert self.table.prepare_bundles(GROUP, bundles) == ""
+        self.table.commit_bundles(self.now, GROUP)
+
     def ask(self, strategy, cpus=1, hops=0, holder=b"holder"):
         self.asked += 1
         answers = []
@@ -180,14 +185,40 @@ def test_what_waits_for_a_group_that_is_removed_meanwhile_is_refused(node):
 
 
 def test_a_bundle_serves_only_those_who_name_it_and_only_as_far_as_it_goes(node):
-    assert node.table.prepare_bundles(GROUP, [(0, {"CPU": UNIT}), (2, {"CPU": 2 * UNIT})]) == ""
+    node.set_aside((0, {"CPU": UNIT}), (2, {"CPU": 2 * UNIT}))
     assert node.table.pool.available == {"CPU": UNIT}
     node.ask(in_group(0)), node.ask(in_group(0)), node.ask(in_group(2), 2), node.ask(()), node.ask(())
     assert [request.message.request_id for request in node.starting] == [1, 3, 4]
 
 
+@pytest.mark.parametrize("index", [-1, 0])
+def test_what_is_set_aside_serves_nobody_before_it_is_known_that_all_of_it_is_kept(node, index):
+    """Until the second phase it may be taken back, and whoever was in it would be killed for no fault of theirs."""
+    answers = node.ask(in_group(index))
+    assert node.table.prepare_bundles(GROUP, [(0, {"CPU": UNIT})]) == ""
+    node.later(0.01)
+    late = node.ask(in_group(index), holder=b"late")
+    assert node.starting == [] and node.table.has_waiting()
+    assert node.table.release_bundles(node.now, GROUP, (0,)) == []  # some other node had no room
+    assert node.table.pool.available == node.table.pool.total
+    assert answers == late == []
+    assert node.table.prepare_bundles(GROUP, [(0, {"CPU": 2 * UNIT})]) == ""
+    node.table.commit_bundles(node.now, GROUP)
+    assert node.start() == [True, True] and [type(answer) for answer in answers + late] == [LeaseGranted] * 2
+
+
+def test_of_a_group_that_is_placed_anew_what_was_kept_serves_and_what_is_set_aside_does_not(node):
+    node.set_aside((0, {"CPU": UNIT}))
+    assert node.table.prepare_bundles(GROUP, [(1, {"CPU": 3 * UNIT})]) == ""
+    first, second = node.ask(in_group()), node.ask(in_group(), holder=b"b")
+    assert node.start() == [True] and [type(answer) for answer in first] == [LeaseGranted] and second == []
+    assert node.table.release_bundles(node.now, GROUP, (1,)) == []
+    node.set_aside((1, {"CPU": 3 * UNIT}))
+    assert node.start() == [True] and [type(answer) for answer in second] == [LeaseGranted]
+
+
 def test_when_a_group_goes_its_leases_end_and_who_had_no_worker_yet_is_told(node):
-    node.table.prepare_bundles(GROUP, [(0, {"CPU": 2 * UNIT})])
+    node.set_aside((0, {"CPU": 2 * UNIT}))
     granted = node.ask(in_group(), holder=b"a")
     node.start()
     starting = node.ask(in_group(), holder=b"b")
@@ -202,18 +233,18 @@ def test_when_a_group_goes_its_leases_end_and_who_had_no_worker_yet_is_told(node
 
 
 def test_when_a_group_is_placed_anew_who_had_no_worker_yet_waits_for_it(node):
-    node.table.prepare_bundles(GROUP, [(0, {"CPU": UNIT})])
+    node.set_aside((0, {"CPU": UNIT}))
     answers = node.ask(in_group())
     node.group = "its placement group is RESCHEDULING"
     assert node.table.release_bundles(node.now, GROUP) == []
     assert node.start() == [False] and answers == [] and node.table.has_waiting()
-    node.table.prepare_bundles(GROUP, [(0, {"CPU": UNIT})])
+    node.set_aside((0, {"CPU": UNIT}))
     node.later(0.01)
     assert node.start() == [True] and [type(answer) for answer in answers] == [LeaseGranted]
 
 
 def test_a_prepare_that_comes_again_does_not_empty_a_bundle_that_is_in_use(node):
-    node.table.prepare_bundles(GROUP, [(0, {"CPU": UNIT})])
+    node.set_aside((0, {"CPU": UNIT}))
     node.ask(in_group())
     assert node.table.prepare_bundles(GROUP, [(0, {"CPU": UNIT})]) == ""
     node.ask(in_group())
