@@ -18,8 +18,8 @@ from actorlib.transport.messages import NOT_MADE_AGAIN, LineageFind, LineageFoun
 
 TABLE = "lineage"
 NOT_KEPT = (
-    "nothing is kept of how it was made: it came from put() and lay in shared memory or held references, which ended "
-    "with its owner, or its owner died before it could tell"
+    "nothing is kept of how it was made: its owner died before it could tell, or had told that it can't be made again "
+    "(large values of put(), of actors and of generators can't) to a GCS that has begun anew since"
 )
 
 

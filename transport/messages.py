@@ -570,6 +570,9 @@ NOT_MADE_AGAIN = {
     "kept",
     b"g": "it was made by a generator, which is not run again for others, and is no small value that could be kept",
     b"l": "the arguments of the task that made it are too large to be kept, and went with its owner",
+    b"p": "it was made by put() and lay in shared memory, which ended with its owner; have a task return what is to "
+    "outlive the process that makes it",
+    b"r": "it was made by put() and holds references, which ended with its owner",
 }
 """Why an object can't be made again when its owner is dead, by the byte that stands for its recipe."""
 

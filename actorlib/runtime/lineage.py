@@ -21,14 +21,14 @@ from actorlib.runtime.submitter import Submitter
 from actorlib.runtime.task import Task
 from actorlib.store.owner import Entry, OwnerTable, is_error, is_stored
 from actorlib.transport import limits, messages
-from actorlib.transport.ids import ARGUMENTS, JobId, ObjectId, ProcessId, TaskId
+from actorlib.transport.ids import ARGUMENTS, JobId, ObjectId, ProcessId, TaskId, task_of
 from actorlib.transport.ids import object_id as id_of_object
 from actorlib.transport.link import Address
 from actorlib.transport.messages import Payload, Value
 
 VALUE = "value"
 RECIPE = "recipe"
-BY_ACTOR, BY_GENERATOR, TOO_LARGE = b"a", b"g", b"l"  # of messages.NOT_MADE_AGAIN
+BY_ACTOR, BY_GENERATOR, TOO_LARGE, BY_PUT, HOLDS_OTHERS = b"a", b"g", b"l", b"p", b"r"  # of messages.NOT_MADE_AGAIN
 
 
 class Port(Protocol):
@@ -117,6 +117,15 @@ class Lineage:
                 rows[next_id] = self._recipe(entry.task)
                 if rows[next_id] not in messages.NOT_MADE_AGAIN:
                     waiting.extend(entry.task.holds)
+            elif not is_error(entry.value):
+                rows[next_id] = self._why_not(next_id, entry)
+
+    @staticmethod
+    def _why_not(object_id: ObjectId, entry: Entry) -> bytes:
+        """No task is known that would make it again."""
+        if object_id != id_of_object(task_of(object_id), 0):
+            return BY_GENERATOR  # whose items are counted from 1
+        return BY_PUT if entry.value is None or is_stored(entry.value) else HOLDS_OTHERS
 
     def _recipe(self, task: Task) -> bytes:
         """What others make the results of ``task`` again from, or the byte that says why there is nothing."""

@@ -227,8 +227,8 @@ class Process:
             kind = "ObjectReconstructionFailedMaxAttemptsExceededError"
         else:
             text = (
-                f"object {object_id.hex()} was lost ({reason}) and can't be made again, since it was made by put() or "
-                "by an actor without max_task_retries; have a task return what must survive a loss"
+                f"object {object_id.hex()} was lost ({reason}) and can't be made again, since it was made by put(), "
+                "by a generator or by an actor without max_task_retries; have a task return what must survive a loss"
             )
             kind = "ObjectLostError"
         self.table.resolve(object_id, self.error_value(kind, text))
