@@ -346,6 +346,7 @@ class OwnerTable:
             return
         if rare is not None and rare.copies:
             self._fall_back(object_id, entry, rare, next(iter(rare.copies)))
+            self._port.free_stored(object_id, place, None)  # it may be there all the same, wanted by nobody
             return
         self._forget_copies(object_id, entry)
         self._port.recover(object_id, entry.task, reason)  # which holds the arguments again, before their recipes go
@@ -596,13 +597,13 @@ class OwnerTable:
         return entry.rare is not None and entry.rare.owner is not None
 
     def publish(self, object_id: ObjectId) -> bool:
-        """Whether an object's lineage is worth keeping outside of this process; if so, it counts as kept there."""
+        """Whether anything is to be kept of an object outside of this process; if so, it counts as kept there."""
         entry = self.entries.get(object_id)
         if entry is None or self.is_borrowed(entry):
             return False
-        if entry.task is None and (entry.value is None or is_stored(entry.value)):
-            return False  # what was put into shared memory ends with us
         rare = entry.needs_rare()
+        if entry.task is None and entry.value is None and not rare.recipes:
+            return False  # it is still to come
         if rare.on_free is not None:  # it stands for an actor
             return False
         rare.published = True

@@ -35,7 +35,7 @@ class Port:
         self.watched.append(who)
 
     def free_stored(self, oid, value, recipe):
-        self.freed.append(oid)
+        self.freed.append((oid, value[1]) if value[5] == "far" else oid)
 
     def left(self, oid):
         self.sent.append(("left", oid))
@@ -127,8 +127,9 @@ def test_copies_are_freed_with_the_object_and_taken_when_it_is_lost():
     table.lost(oid, far(node=b"lost...."), "its node is gone")
     assert port.sent == [(near, messages.CopyPromoted(oid))] and not port.recovered
     assert table.entries[oid].value == far(2, near.node_id)
+    assert port.freed == [(oid, b"lost....")]  # whoever did not find it there may have been cut off from it
     table.release(oid)
-    assert port.sent[1:] == [(other, messages.CopiesFreed((oid,)))] and port.freed == [oid]
+    assert port.sent[1:] == [(other, messages.CopiesFreed((oid,)))] and port.freed[1:] == [(oid, near.node_id)]
     assert not table.copied(oid, other, far(3))
 
 
@@ -146,7 +147,7 @@ def test_what_lies_on_a_node_that_drains_is_kept_by_one_that_has_a_copy():
     table.leaves(oid, LEAVING)  # said again before it was heard
     assert len(port.sent) == 2
     table.release(oid)
-    assert port.sent[2:] == [(LEAVING, messages.CopiesFreed((oid,)))] and port.freed == [oid]
+    assert port.sent[2:] == [(LEAVING, messages.CopiesFreed((oid,)))] and port.freed == [(oid, STAYING.node_id)]
 
 
 def test_what_only_a_node_that_drains_has_is_copied_first():
@@ -304,7 +305,11 @@ def test_lineage_is_told_of_when_a_reference_leaves_and_when_it_is_not_needed_an
     in_memory = own(table, 10)
     table.entries[in_memory].value = stored(1)
     table.register(in_memory, B)
-    assert len(port.sent) == 4  # nothing could make it again
+    assert port.sent[4:] == [("left", in_memory)]  # nothing can make it again, which is told
+    pending = object_id(A.process_id + (11).to_bytes(8, "big"), 0)
+    table.entries[pending] = Entry(None)
+    table.register(pending, B)
+    assert len(port.sent) == 5
 
 
 def test_a_borrower_takes_an_object_over_or_borrows_it_from_who_has():
