@@ -10,7 +10,9 @@ Where namespaces can't be made, ``LoopbackHosts`` has the same nodes on 127.0.0.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +30,7 @@ NET = "10.83.0"
 PORT = 6390
 START_TIMEOUT_S = 60.0
 CABLE = str(Path(__file__).with_name("cable.py"))
+CHAIN = "add table inet faults; add chain inet faults in { type filter hook input priority 0; }"
 CLI = [sys.executable, "-m", "actorlib.cli"]
 HOLD = "echo held && exec cat"  # until its input is closed
 
@@ -43,6 +46,18 @@ def can_make_hosts() -> str:
         return f"no hosts can be made of namespaces here: {error.stderr.strip() or error}"
     except OSError as error:
         return f"no hosts can be made of namespaces here: {error}"
+    return ""
+
+
+def can_filter() -> str:
+    """'' if packets can be filtered on such hosts, else the reason why not."""
+    if shutil.which("nft") is None:
+        return "packets can't be filtered here: there is no nft (package nftables)"
+    try:
+        with Namespaces("probe") as probe:
+            probe.network("nft", f"{CHAIN}; add rule inet faults in numgen random mod 2 < 1 reject with tcp reset")
+    except (subprocess.CalledProcessError, OSError) as error:
+        return f"packets can't be filtered here: {getattr(error, 'stderr', '').strip() or error}"
     return ""
 
 
@@ -186,10 +201,14 @@ class Hosts:
         self._drivers: list[Driver] = []
         self._cables: dict[str, subprocess.Popen[bytes]] = {}
         self.port = self._choose_port()
+        self.why_no_filters = self._look_for_filters()
         self._make_switch()
 
     def _choose_port(self) -> int:
         return PORT
+
+    def _look_for_filters(self) -> str:
+        return can_filter()
 
     def _make_switch(self) -> None:
         self.switch = Namespaces("switch")
@@ -247,13 +266,54 @@ class Hosts:
         return f"port{host.ip.rpartition('.')[2]}"
 
     def cut_one_way(self, sender: Host, receiver: Host) -> None:
-        """What the first sends to the second is lost."""
+        """What the first sends to the second is lost: in silence, where packets can be filtered."""
+        if not self.why_no_filters:
+            self.filter(sender, receiver, "drop")
+            return
         assert sender.namespaces is not None
         sender.namespaces.network("ip", "route", "add", "blackhole", f"{receiver.ip}/32")
 
     def mend_one_way(self, sender: Host, receiver: Host) -> None:
+        if not self.why_no_filters:
+            self.pass_all(receiver)
+            return
         assert sender.namespaces is not None
         sender.namespaces.network("ip", "route", "del", "blackhole", f"{receiver.ip}/32")
+
+    def filter(self, sender: Host, receiver: Host, what: str) -> None:
+        """Do ``what`` (in the words of nftables) with what the second gets from the first."""
+        assert receiver.namespaces is not None
+        receiver.namespaces.network("nft", f"{CHAIN}; add rule inet faults in ip saddr {sender.ip} {what}")
+
+    def pass_all(self, receiver: Host) -> None:
+        assert receiver.namespaces is not None
+        receiver.namespaces.network("nft", "delete table inet faults")
+
+    def lose(self, one: Host, other: Host, share: float) -> None:
+        """Of what two hosts send to each other so much is lost."""
+        for sender, receiver in ((one, other), (other, one)):
+            self.filter(sender, receiver, f"numgen random mod 1000 < {round(share * 1000)} drop")
+
+    def break_connections(self, sender: Host, receiver: Host) -> None:
+        """End the connections by which the first sends to the second just now. They may be made again at once."""
+        assert receiver.namespaces is not None
+        self.filter(sender, receiver, "meta l4proto tcp counter reject with tcp reset")
+        try:
+            assert wait_for(lambda: self._rejected(receiver) > 0), "nothing was sent"
+        finally:
+            self.pass_all(receiver)
+
+    def _rejected(self, receiver: Host) -> int:
+        assert receiver.namespaces is not None
+        listed = json.loads(receiver.namespaces.network("nft", "-j", "list", "table", "inet", "faults"))["nftables"]
+        rules = [entry["rule"]["expr"] for entry in listed if "rule" in entry]
+        return sum(part["counter"]["packets"] for rule in rules for part in rule if "counter" in part)
+
+    def sent_bytes(self, host: Host) -> int:
+        """By its interface, since it was switched on."""
+        assert host.namespaces is not None
+        (shown,) = json.loads(host.namespaces.network("ip", "-s", "-j", "link", "show", "eth0"))
+        return int(shown["stats64"]["tx"]["bytes"])
 
     def narrow(self, host: Host, megabits_per_s: int) -> None:
         """Its link sends no faster than that."""
@@ -340,6 +400,9 @@ class LoopbackHosts(Hosts):
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
             return port
+
+    def _look_for_filters(self) -> str:
+        return "there are no hosts"
 
     def _make_switch(self) -> None:
         return

@@ -85,7 +85,7 @@ def test_state_that_lies_on_one_host_moves_and_a_log_that_lies_on_two_outlives_o
     try:
         assert driver.hear() == "three four"
         three = driver.hear()
-        head = f"{cluster.hosts[0].ip}:{made.PORT}"
+        head = cluster.address
         command = [*made.CLI, "drain", three, "--deadline", "90", "--address", head]
         driver.say()
         done = made.checked(cluster.hosts[1].inside(*command))  # neither the head nor the one that goes

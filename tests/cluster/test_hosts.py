@@ -111,7 +111,7 @@ def test_what_is_cut_off_or_frozen_for_a_moment_goes_on_afterwards(cluster, driv
         """
 counter = on("two", Counter).remote()
 say(actorlib.get(counter.add.remote(), timeout=60))
-for _ in range(3):
+for _ in range(4):
     refs = [counter.add.remote() for _ in range(10)] + [work.remote(i) for i in range(10)]
     say("sent")
     hear()
@@ -120,16 +120,14 @@ say(alive())
 del counter, refs
 """,
     )
-    second = cluster.hosts[1]
+    head, second, _ = cluster.hosts
     assert driver.hear() == "1"
     for number, (fault, mend) in enumerate(
         [
             (lambda: cluster.cut(second), lambda: cluster.mend(second)),
             (second.freeze, second.thaw),
-            (
-                lambda: cluster.cut_one_way(second, cluster.hosts[0]),
-                lambda: cluster.mend_one_way(second, cluster.hosts[0]),
-            ),
+            (lambda: cluster.cut_one_way(second, head), lambda: cluster.mend_one_way(second, head)),
+            (lambda: cluster.cut_one_way(head, second), lambda: cluster.mend_one_way(head, second)),
         ]
     ):
         assert driver.hear() == "sent"
@@ -256,3 +254,61 @@ del counter, ref
     assert driver.hear() == "True 1"
     assert driver.hear() == "3" and driver.hear() == "done"
     cluster.heal(second)
+
+
+def test_connections_that_lose_packets_lose_nothing_for_us(cluster, drive):
+    if cluster.why_no_filters:
+        pytest.skip(cluster.why_no_filters)
+    driver = drive(
+        cluster,
+        """
+counter = on("two", Counter).remote()
+say(actorlib.get(counter.add.remote(), timeout=60))
+hear()
+for count in range(2, 102):
+    assert actorlib.get(counter.add.remote(), timeout=60) == count
+ref = on("two", make).remote(4)
+say(actorlib.get(ref, timeout=120).sum() == 4 << 17, actorlib.get(on("three", total).remote(ref), timeout=120) >> 17)
+say(alive())
+del counter, ref
+""",
+    )
+    head, second, third = cluster.hosts
+    assert driver.hear() == "1"
+    for one, other in ((head, second), (second, third)):
+        cluster.lose(one, other, 0.03)
+    driver.say()
+    assert driver.hear() == "True 4"
+    assert driver.hear() == "3" and driver.hear() == "done"
+    for host in cluster.hosts:
+        cluster.pass_all(host)
+
+
+def test_an_object_goes_on_where_it_was_when_its_connection_breaks(cluster, drive):
+    if cluster.why_no_filters:
+        pytest.skip(cluster.why_no_filters)
+    driver = drive(
+        cluster,
+        """
+ref = on("two", make).remote(48)
+actorlib.wait([ref], timeout=60, fetch_local=False)
+say("made")
+hear()
+arrives = on("three", total).remote(ref)
+say(actorlib.get(arrives, timeout=120) >> 17)
+del ref, arrives
+""",
+    )
+    _, second, third = cluster.hosts
+    assert driver.hear() == "made"
+    cluster.narrow(second, 200)  # it takes two seconds
+    before = cluster.sent_bytes(second)
+    driver.say()
+    for share in (12, 24):
+        assert made.wait_for(lambda share=share: cluster.sent_bytes(second) - before > share << 20)
+        cluster.break_connections(second, third)
+    assert driver.hear() == "48"
+    sent = cluster.sent_bytes(second) - before
+    cluster.widen(second)
+    assert driver.hear() == "done"
+    assert 48 << 20 < sent < 80 << 20, f"{sent >> 20} MiB were sent for an object of 48"
