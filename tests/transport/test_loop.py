@@ -10,7 +10,8 @@ import time
 import pytest
 from zmq.backend import zmq_poll
 
-from actorlib.transport import limits, messages
+from actorlib.transport import codec, limits, messages
+from tests.conftest import eventually
 
 
 def echo(link, message):
@@ -269,6 +270,31 @@ def test_what_is_too_much_for_one_batch_leaves_in_several(loops, monkeypatch):
     )
     assert client.drive(lambda: len(got) == 100, 10)
     assert got == list(range(100))
+
+
+def test_what_is_asked_for_upon_something_large_leaves_before_the_rest_is_taken(loops, monkeypatch):
+    """Else chunks of an object come in bursts, as many as were asked for, with a pause after each."""
+    order = []
+
+    def send_all(link, _):
+        for number in range(8):
+            link.send(messages.DebugPong(number, codec.InPlace(memoryview(bytes(limits.frame_bytes_copied_max)))))
+
+    monkeypatch.setattr(limits, "batch_messages_max", 1)  # each comes alone, as chunks do
+    server = loops({messages.DebugPing: send_all}, helper=False)
+    client = loops({messages.DebugPong: lambda link, _: ask_more(link)}, helper=False)
+
+    def ask_more(link):
+        order.append("taken")
+        link.send(messages.DebugPing(1, b""))
+
+    ask(client, server.address, 1)
+    client.drive(lambda: False, 0.01)
+    send = client._send_frames
+    monkeypatch.setattr(client, "_send_frames", lambda link, frames: (order.append("sent"), send(link, frames)))
+    assert eventually(lambda: server.drive(lambda: False, 0.01) or client._epoll.poll(0), 10)
+    client.drive(lambda: order.count("taken") >= 8, 10)
+    assert order[:15] == ["taken", "sent"] * 7 + ["taken"]
 
 
 def test_what_a_stopped_peer_has_not_taken_is_known(loops):

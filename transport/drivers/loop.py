@@ -423,6 +423,8 @@ class Loop(LinkLayer):
                 frames = _frames_of(socket)
                 if frames[0] in self._named:  # else it is of a link that was dropped meanwhile
                     self._on_batch(self._named[frames[0]], frames)
+                if type(frames[-1]) is memoryview:  # large, so more takes its time: what this one asked for leaves now
+                    self._flush()
         return True
 
     def _take_from_inbox(self, inbox: Any) -> None:
