@@ -3,7 +3,8 @@
 It is forked from the node before that has any thread or ZeroMQ context, stays single-threaded, and talks to the node
 over one SOCK_SEQPACKET socket: orders to fork come with the write ends of the worker's stdout and stderr, and who was
 started is reported. A worker is forked by a *go-between*, which is gone at once: so the worker is the node's child and
-lives on when the zygote dies. The node sees its end through a pidfd, and the kernel kills it with the node.
+lives on when the zygote dies. The node sees its end through a pidfd, and the kernel kills it with the node. A few
+orders that have come together share a go-between, which spares nearly half of the forks.
 
 When the node is gone the socket ends, and so does the zygote. When the zygote is gone the node starts another one; by
 then it has threads, so that one is a program of its own, which takes its time to import everything.
@@ -24,7 +25,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
@@ -34,11 +35,16 @@ from actorlib.transport.drivers.processes import die_with_parent, set_process_na
 MESSAGE_BYTES_MAX = 1 << 20
 IDLE_MS = 300
 REAPED_WITHIN_MS = 20
+ORDERS_TOGETHER_MAX = 4  # the first worker waits for the forks of the others
 DEATHS_MAX = 5
 """That many zygotes in a row that died before they could fork, or of it, and there will be no other."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FAILED_STATUS = 1 << 8
 """The wait status of a process that could not be forked: as if it had ended with 1."""
+
+
+Order = tuple[dict[str, Any], list[int]]
+"""A worker's config, and what its stdout and stderr are to be."""
 
 
 class Zygote:
@@ -48,9 +54,9 @@ class Zygote:
         self._connection = connection
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
-        self._order_of_mine: tuple[dict[str, Any], list[int]] | None = None  # in a worker: what made it
+        self._order_of_mine: Order | None = None  # in a worker: what made it
         self._my_go_between = 0  # and who
-        self._go_betweens: dict[int, bytes] = {}  # not reaped yet: pid -> whom it forks
+        self._go_betweens: dict[int, list[bytes]] = {}  # not reaped yet: pid -> whom it forks
         self._module = importlib.import_module(worker_module)
         prepare: Callable[[], None] | None = getattr(self._module, "prepare", None)
         if prepare is not None:
@@ -84,50 +90,65 @@ class Zygote:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            worker_id = self._go_betweens.pop(pid)
-            if status:
-                self._tell(("lost", worker_id, 0, 0))  # it was killed before it could report
+            worker_ids = self._go_betweens.pop(pid)
+            for worker_id in worker_ids if status else ():
+                self._tell(("lost", worker_id, 0, 0))  # unless it was killed after it had reported that one
 
     def _order(self) -> bool:
-        """Carry out one order. False if there will be no other: the node is gone, or this is the worker by now."""
-        try:
-            data, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 2)
-        except ConnectionResetError:
+        """Carry out what is ordered. False if there will be no more: the node is gone, or this is a worker by now."""
+        orders = self._take_orders()
+        if not orders:
             return False
-        if not data:
-            return False
-        config = msgpack.unpackb(data, use_list=False)
-        pid = self._fork(config["process_id"])
+        worker_ids = [config["process_id"] for config, _ in orders]
+        pid = self._fork(worker_ids)
         if pid == 0:
-            self._go_between(config, fds)
+            self._go_between(orders)
             return False
-        for fd in fds:
-            os.close(fd)
+        if pid > 0:
+            self._go_betweens[pid] = worker_ids
+        for _, fds in orders:
+            _close(fds)
         return True
 
-    def _fork(self, worker_id: bytes) -> int:
+    def _take_orders(self) -> list[Order]:
+        """What is there, up to a limit. Nothing: the node is gone."""
+        orders: list[Order] = []
+        while not orders or (len(orders) < ORDERS_TOGETHER_MAX and self._poll.poll(0)):
+            try:
+                data, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 2)
+            except ConnectionResetError:
+                return []
+            if not data:
+                return []
+            orders.append((msgpack.unpackb(data, use_list=False), fds))
+        return orders
+
+    def _fork(self, worker_ids: list[bytes]) -> int:
         try:
-            pid = os.fork()
+            return os.fork()
         except OSError as error:
             print(f"actorlib: a worker could not be forked: {error}", file=sys.stderr, flush=True)
-            self._tell(("ended", worker_id, 0, FAILED_STATUS))
+            for worker_id in worker_ids:
+                self._tell(("ended", worker_id, 0, FAILED_STATUS))
             return -1
-        if pid:
-            self._go_betweens[pid] = worker_id
-        return pid
 
-    def _go_between(self, config: dict[str, Any], fds: list[int]) -> None:
-        """Fork the worker and end, which makes it a child of the node. Only the worker returns from here.
+    def _go_between(self, orders: list[Order]) -> None:
+        """Fork the workers and end, which makes them children of the node. Only workers return from here.
 
         The report comes before the end: the node knows each of its children before it is one.
         """
-        worker_id, me = config["process_id"], os.getpid()
-        pid = self._fork(worker_id)
-        if pid == 0:
-            self._order_of_mine, self._my_go_between = (config, fds), me
-            return
-        if pid > 0:
-            self._tell(("started", worker_id, pid, 0))
+        me = os.getpid()
+        for config, fds in orders:
+            worker_id = config["process_id"]
+            pid = self._fork([worker_id])
+            if pid == 0:
+                self._order_of_mine, self._my_go_between = (config, fds), me
+                for other, others in orders:
+                    if other is not config:
+                        _close(others)
+                return
+            if pid > 0:
+                self._tell(("started", worker_id, pid, 0))
         os._exit(0)
 
     def _tell(self, report: tuple[Any, ...]) -> None:
@@ -155,8 +176,7 @@ class Zygote:
         die_with_parent(config["node_pid"])
         os.dup2(fds[0], 1)
         os.dup2(fds[1], 2)
-        for fd in fds:
-            os.close(fd)
+        _close(fds)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         random.seed()
@@ -281,8 +301,7 @@ class ZygoteClient:
                 return  # it is full for now, or the zygote is gone: then this is for the next one
             self._backlog.pop(0)
             self._ordered[worker_id] = None
-            for fd in fds:
-                os.close(fd)
+            _close(fds)
 
     def reports(self, handle: Callable[[str, bytes, int, int], None]) -> bool:
         """Pass on who has started, who has ended (with the wait status), and who was lost before it was born.
@@ -324,7 +343,9 @@ class ZygoteClient:
         if kind == "ready":
             self._is_ready = True
             return
-        self._ordered.pop(worker_id, None)
+        if worker_id not in self._ordered:
+            return  # it was started, and whoever forked it was killed before it could end
+        del self._ordered[worker_id]
         if kind == "started":
             self._deaths = 0
             pidfd = os.pidfd_open(pid)
@@ -372,10 +393,14 @@ class ZygoteClient:
             _reap(pid)
             self._forget(pidfd)
         for _, _, fds in self._backlog:
-            for fd in fds:
-                os.close(fd)
+            _close(fds)
         self._epoll.close()
         os.close(self._news)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _reap(pid: int) -> None:

@@ -100,3 +100,47 @@ def test_its_end_waits_for_nobody_who_has_its_socket_by_chance():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == "closed\n", done.stderr
+
+
+def test_workers_that_are_ordered_together_share_no_output():
+    """Each one's pipe ends with it, though the others, born of the same go-between, live on."""
+    program = textwrap.dedent(
+        """
+        import os, select, signal, sys, types
+        from actorlib.scheduler.drivers import zygote
+        from actorlib.transport.drivers.processes import become_subreaper
+
+        become_subreaper()
+        module = types.ModuleType("waiting")
+        module.main = lambda config: (os.write(1, b"here"), signal.pause())
+        sys.modules["waiting"] = module
+        client, started, ended = zygote.ZygoteClient("waiting", []), {}, {}
+
+        def take(kind, worker_id, pid, status):
+            assert kind in ("started", "ended"), kind
+            (started if kind == "started" else ended)[worker_id] = pid
+
+        def until(condition):
+            while not condition():
+                select.select([client], [], [], 10)
+                client.reports(take)
+
+        os.kill(client.pid, signal.SIGSTOP)  # so that all orders are there when it looks
+        names = [b"%d" % number for number in range(zygote.ORDERS_TOGETHER_MAX + 1)]
+        pipes = {}
+        for name in names:
+            pipes[name], theirs = os.pipe()
+            client.fork({"process_id": name}, theirs, os.open("/dev/null", os.O_WRONLY))
+        os.kill(client.pid, signal.SIGCONT)
+        until(lambda: len(started) == len(names))
+        assert all(os.read(pipes[name], 10) == b"here" for name in names)
+        for name in names:
+            os.kill(started[name], signal.SIGKILL)
+            assert os.read(pipes[name], 10) == b"", name
+        until(lambda: len(ended) == len(names))
+        client.close()
+        print("closed")
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "closed\n", done.stderr
