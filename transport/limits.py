@@ -105,6 +105,7 @@ lease_wait_told_every_s = 0.5
 """Why a request waits changes with every lease that comes and goes; whoever waits hears of it no more often."""
 wait_probe_after_s = 0.2
 wait_probe_every_s = 1.0
+wait_probe_every_s_max = 4.0
 wait_probe_path_max = 100
 node_suspected_after_s = 3.0
 node_lost_after_s = 8.0

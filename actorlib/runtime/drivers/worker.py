@@ -333,8 +333,9 @@ class Worker(Leaving):
             self.node_link.send(messages.WorkerBlocked(()))
 
     def _probe(self, number: int) -> None:
-        if self.waits.probe(number):
-            self.loop.call_later(limits.wait_probe_every_s, lambda: self._probe(number))
+        again_after_s = self.waits.probe(number)
+        if again_after_s is not None:
+            self.loop.call_later(again_after_s, lambda: self._probe(number))
 
     def is_stuck(self, task_id: TaskId) -> bool:
         if self.runner is not None or not self.mailbox.blocked:
