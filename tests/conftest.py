@@ -24,7 +24,7 @@ def _left_behind() -> dict[str, list[str]]:
     }
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     """Wait for a condition."""
     deadline = time.monotonic() + timeout_s
     while not condition():
