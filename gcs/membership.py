@@ -23,7 +23,7 @@ from actorlib.gcs.placement_groups import PlacementGroups
 from actorlib.transport.failure_detector import FailureDetector, PeerState, Verdict
 from actorlib.transport.ids import NodeId
 from actorlib.transport.link import Link
-from actorlib.transport.messages import Heartbeat, HeartbeatSeen, NodeRegister, ShutdownNode
+from actorlib.transport.messages import Heartbeat, HeartbeatSeen, MustDrain, NodeRegister, ShutdownNode
 
 META = "meta"
 BOOT = b"boot"
@@ -40,6 +40,7 @@ class Membership:
         self.detector = FailureDetector()
         self.boot = 0
         self._is_settled = True
+        self._to_drain: dict[NodeId, tuple[float, str]] = {}  # who was told to: until when, and why
 
     def begin(self, now: float, boots_before: bytes | None) -> None:
         """The tables are loaded. What refers to nodes that nobody awaits is over."""
@@ -70,6 +71,9 @@ class Membership:
             self._actors.reconcile(link, node_id, message.holds.actors)
 
         registered = self._nodes.register(link, message, reconcile)
+        if registered and node_id in self._to_drain and not self._nodes.views[node_id].drain:
+            deadline, reason = self._to_drain[node_id]  # the order may have been lost with its last session
+            self._port.send(link, MustDrain(max(0.0, deadline - now), reason))
         self._settle()
         return registered
 
@@ -91,10 +95,20 @@ class Membership:
 
     def node_lost(self, now: float, node_id: NodeId, reason: str, planned: bool) -> None:
         """For ``Nodes``: whatever the cause, its life is over and its work is to go elsewhere."""
+        self._to_drain.pop(node_id, None)
         self.detector.declare_lost(now, node_id, self._nodes.views[node_id].epoch, reason)
         self._groups.node_lost(node_id)
         self._actors.node_lost(node_id, reason, planned=planned)
         self._settle()
+
+    def drain(self, now: float, node_id: NodeId, deadline_s: float, reason: str) -> bool:
+        """Tell a node to leave. False if it can't be reached."""
+        known, _ = self._to_drain.get(node_id, (float("inf"), ""))
+        if not self._port.to_node(node_id, MustDrain(deadline_s, reason)):
+            return False
+        if now + deadline_s < known:
+            self._to_drain[node_id] = (now + deadline_s, reason)
+        return True
 
     def check(self) -> None:
         self.detector.check()

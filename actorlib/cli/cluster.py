@@ -22,6 +22,8 @@ from actorlib.transport.ids import JobId, new_process_id
 from actorlib.transport.link import Address
 
 ANSWER_TIMEOUT_S = 10.0
+ROWS_MAX = 10_000
+NOT_PLACED = ("PENDING", "RESTARTING", "RESCHEDULING")
 
 
 class Asker:
@@ -93,7 +95,8 @@ def show(session: SessionFile) -> None:
     """Nodes, their resources, and what waits."""
     with Asker(session) as asker:
         views = asker.ask(session.gcs, messages.NodesList).nodes
-        actors = asker.ask(session.gcs, lambda rid: messages.StateQuery(rid, "actors", 10_000)).rows
+        actors = asker.ask(session.gcs, lambda rid: messages.StateQuery(rid, "actors", ROWS_MAX)).rows
+        groups = asker.ask(session.gcs, lambda rid: messages.StateQuery(rid, "groups", ROWS_MAX)).rows
     console = Console()
     console.print(f"the cluster at {session.address}")
     table = Table("node", "host", "state", "in use", box=None)
@@ -101,8 +104,13 @@ def show(session: SessionFile) -> None:
         table.add_row(view.address.node_id.hex(), view.hostname, _life(view), _use(view))
     console.print(table)
     waiting = [f"{count} x {reason}" for view in views for reason, count in view.waiting]
-    waiting += [f"actor {row['class_name']}: {row['reason']}" for row in actors if row["state"] == "PENDING"]
+    waiting += [f"actor {row['class_name']}: {row['reason']}" for row in actors if row["state"] in NOT_PLACED]
+    waiting += [f"placement group {_name(row)}: {row['reason']}" for row in groups if row["state"] in NOT_PLACED]
     console.print("nothing waits" if not waiting else "waiting:\n" + "\n".join(f"  {line}" for line in waiting))
+
+
+def _name(group: dict[str, Any]) -> str:
+    return str(group["name"] or group["placement_group_id"])
 
 
 def _life(view: messages.NodeView) -> str:

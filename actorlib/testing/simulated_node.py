@@ -77,9 +77,8 @@ class SimNodeService(NodeService):
         super().leave_cluster(reason)
         self._node.simulation.node_ended(self._node, reason)
 
-    def _on_hello(self, link: Any, message: messages.Hello) -> None:
-        if message.role == "driver" and link.peer.node_id == self.loop.address.node_id:
-            self._drivers[link.peer.process_id] = (link, -1)
+    def _watch_driver(self, process_id: ProcessId, os_pid: int) -> int:
+        return -1
 
 
 class SimStoreService(StoreService):

@@ -333,7 +333,7 @@ class GcsService:
         return next((view.address.node_id for view in self.nodes.alive()), None)
 
     def _on_drain_node(self, link: Link, message: messages.DrainNode) -> None:
-        if self.to_node(message.node_id, messages.MustDrain(message.deadline_s, message.reason)):
+        if self.membership.drain(self._host.now(), message.node_id, message.deadline_s, message.reason):
             self.send(link, messages.Done(message.request_id))
             return
         known = "can't be reached now" if self.nodes.is_known(message.node_id) else "is not alive"

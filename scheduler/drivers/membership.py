@@ -54,6 +54,7 @@ class Member:
         self._facts: dict[int, tuple[Any, ...]] = {}
         self._gcs_heard_at = loop.now()
         self.gcs_boot = 0
+        self._was_cut_off = False
         self.inbox: Callable[[str], str] = lambda local: local
         """The endpoint that a worker binds, from its local one: on a cluster of machines it adds one on TCP."""
 
@@ -130,7 +131,7 @@ class Member:
 
     def _on_heartbeat_seen(self, link: Link, message: messages.HeartbeatSeen) -> None:
         self._gcs_heard_at = self._now()
-        if self.gcs_boot == 0:
+        if self.gcs_boot == 0 and not self._was_cut_off:  # else it may be another than our processes have talked to
             self.gcs_boot = message.boot
         self._on_gcs_started(link, messages.GcsStarted(message.boot))
 
@@ -141,6 +142,7 @@ class Member:
     def _beat(self) -> None:
         patience_s = limits.gcs_silence_s if self._gcs_is_apart() else limits.node_lost_after_s
         if self._now() - self._gcs_heard_at > patience_s:
+            self._was_cut_off = True
             self._dial_again("nothing was heard of the GCS")
         self.to_gcs(messages.Heartbeat(self.epoch))
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from actorlib.scheduler.drivers.draining import Draining
 from actorlib.scheduler.drivers.output import Forwarder, Stream
 from actorlib.scheduler.drivers.zygote import ZygoteClient
 from actorlib.scheduler.lease import LeaseTable, Request
-from actorlib.scheduler.resources import Pool, fits
-from actorlib.scheduler.worker_pool import UNUSED, Worker, WorkerPool, WorkerState
+from actorlib.scheduler.resources import Pool
+from actorlib.scheduler.worker_pool import UNUSED, Worker, WorkerPool
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers import processes
 from actorlib.transport.drivers.loop import Loop
@@ -107,6 +107,15 @@ class NodeService(Draining):
             self._stream(process_id, err_read, "err"),
         )
         self._zygote.fork(config, out_write, err_write)
+
+    def _watch_driver(self, process_id: ProcessId, os_pid: int) -> int:
+        """A descriptor by which the kernel tells the end of a driver; -1 where it can't."""
+        try:
+            pidfd = os.pidfd_open(os_pid)
+        except OSError:
+            return -1
+        self.loop.add_reader(pidfd, lambda: self._driver_gone(process_id, "it died"))
+        return pidfd
 
     @property
     def handlers(self) -> dict[type, Handler]:
@@ -202,14 +211,12 @@ class NodeService(Draining):
 
     # -- processes that come -------------------------------------------------------------------------------------------
     def _on_hello(self, link: Link, message: messages.Hello) -> None:
-        if message.role == "driver" and link.peer.node_id == self.loop.address.node_id:
-            try:
-                pidfd = os.pidfd_open(message.os_pid)
-            except OSError:
-                pidfd = -1
-            self._drivers[link.peer.process_id] = (link, pidfd)
-            if pidfd >= 0:
-                self.loop.add_reader(pidfd, lambda: self._driver_gone(link.peer.process_id, "it died"))
+        if link.peer.node_id != self.loop.address.node_id:
+            return
+        if self.gcs_boot > 1 and message.role in ("worker", "driver"):
+            link.send(messages.GcsStarted(self.gcs_boot))  # it may have talked to an earlier one before it greeted us
+        if message.role == "driver":
+            self._drivers[link.peer.process_id] = (link, self._watch_driver(link.peer.process_id, message.os_pid))
 
     def _on_goodbye(self, link: Link, message: messages.Goodbye) -> None:
         process_id = link.peer.process_id
@@ -682,16 +689,7 @@ class NodeService(Draining):
         for streams in self._streams.values():
             self._close_streams(streams)
 
-    def is_feasible(self, demand: Resources) -> bool:
-        return fits(demand, self.pool.total)
-
     def check(self) -> None:
         self.leases.check()
         self.workers.check()
         self.draining.check()
-
-    def idle_workers(self) -> int:
-        return sum(worker.state is WorkerState.IDLE for worker in self.workers.workers.values())
-
-
-OnHello = Callable[[Link, messages.Hello], None]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 
 import lmdb
 import pytest
@@ -37,6 +40,28 @@ def head(tmp_path_factory):
 
 def join(address, key, *more, code=1):
     return actorlib("start", "--address", address, "--key", key, "--wait", 1, *more, code=code)
+
+
+@contextlib.contextmanager
+def stranger(greeting):
+    """A port at which somebody else answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    callers.append(connection)
+                    connection.sendall(greeting)
+
+        callers = []
+        answering = threading.Thread(target=answer)
+        answering.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        answering.join()
+        for connection in callers:
+            connection.close()
 
 
 def rewritten(path, target, **changes):
@@ -78,6 +103,9 @@ def test_places_where_there_is_no_head(head, tmp_path):
     key = KeyStore(directory / "keys").new("lost", "node").path
     assert "nobody listened" in join("127.0.0.1:1", key)
     assert "is not HOST:PORT" in join("127.0.0.1", key, code=2)
+    for greeting in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+        with stranger(greeting) as port:
+            assert "does not" in join(f"127.0.0.1:{port}", key)
     assert "no node of" in actorlib("stop", "--address", "127.0.0.1:1", code=1)
     assert "no node of the cluster at 127.0.0.1:1" in actorlib("status", "--address", "127.0.0.1:1", code=1)
     assert "is no head's directory" in actorlib("keys", "list", "--dir", tmp_path, code=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -24,6 +25,17 @@ def actorlib(*arguments, code=0, **options):
     )
     assert done.returncode == code, f"exit code {done.returncode}: {done.stdout}"
     return done.stdout
+
+
+@contextlib.contextmanager
+def another_head(tmp_path):
+    """HOST:PORT of one more cluster on this machine."""
+    text = actorlib("start", "--head", "--port", 0, "--dir", tmp_path / "other", "--num-cpus", 1)
+    address = re.search(r"cluster at (\S+) is up", text)[1]
+    try:
+        yield address
+    finally:
+        subprocess.run([sys.executable, "-m", "actorlib.cli", "stop", "--address", address], capture_output=True)
 
 
 @pytest.fixture
@@ -53,8 +65,36 @@ def test_a_cluster_is_started_joined_shown_used_and_stopped(head, tmp_path):
         "print('result', actorlib.get(double.remote(int(sys.argv[1]))), len(actorlib.nodes()))\n"
     )
     assert "result 42 2" in actorlib("run", "--address", address, script, "21")
+    with another_head(tmp_path) as other:
+        assert "say --address or --all" in actorlib("stop", code=2)
+        assert actorlib("stop", "--address", other).count("has ended") == 1
+        assert actorlib("status").count("alive") == 2  # of the only one that is left
     assert actorlib("stop", "--address", address).count("has ended") == 2
     assert "no node of" in actorlib("stop", "--address", address, code=1)
+
+
+def test_what_waits_is_shown_with_the_reason(head, tmp_path):
+    address, _, _ = head
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import actorlib\n"
+        "from actorlib.util.placement_group import placement_group\n"
+        "actorlib.init(address='auto')\n"
+        "@actorlib.remote(num_cpus=50)\n"
+        "class Wide: pass\n"
+        "Wide.options(name='wide', lifetime='detached').remote()\n"
+        "placement_group([{'CPU': 70}], name='wider', lifetime='detached')\n"
+        "actorlib.nodes()\n"
+    )
+    actorlib("run", "--address", address, script)
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:  # the reason comes after a moment
+        shown = actorlib("status", "--address", address, env={**os.environ, "COLUMNS": "400"})
+        lines = {line.split(":")[0].strip(): line for line in shown.splitlines()}
+        if "50 CPU" in lines.get("actor Wide", "") and "70 CPU" in lines.get("placement group wider", ""):
+            break
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.1)
 
 
 def test_the_last_calls_of_a_durable_actor_are_shown(head, tmp_path):
@@ -103,11 +143,14 @@ def test_a_node_in_the_foreground_ends_with_sigterm_and_leaves_nothing(tmp_path)
         "--dir",
         tmp_path / "d",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert "is up" in process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(TIMEOUT_S) == 0
-    process.stdout.close()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            first = process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+    assert "is up" in first and process.returncode == 0, f"{process.returncode}: {first}{said}"
 
 
 def test_keys_are_made_listed_and_revoked(head):

@@ -95,6 +95,29 @@ def test_a_node_that_gets_sigterm_leaves_and_nothing_is_lost(machines, tmp_path)
     assert actorlib.get(kept, timeout=60).sum() == 7.0 * 300_000  # max_retries=0: it was not made again
 
 
+def test_two_nodes_that_get_sigterm_at_once_take_nothing_with_them(machines):
+    machines.start_head(num_cpus=2)
+    leaving = {name: machines.add(resources={name: 1}) for name in ("one", "two")}
+    machines.join()
+    actorlib.get([work.options(resources={name: 0.1}).remote(0) for name in leaving], timeout=60)
+    here = machines.head.address.node_id.hex()
+    there = [node.address.node_id.hex() for node in leaving.values()]
+    actors = [Counter.options(checkpoint=100, scheduling_strategy=on(node)).remote() for node in leaving.values()]
+    assert actorlib.get([actor.where.remote() for actor in actors], timeout=60) == there
+    kept = [work.options(resources={name: 0.1}).remote(0, 300_000) for name in leaving]
+    actorlib.wait(kept, num_returns=2, fetch_local=False, timeout=60)
+    refs = [[actor.add.remote(1, 0.005) for _ in range(40)] for actor in actors]
+    for node in leaving.values():
+        os.kill(node.pid, signal.SIGTERM)
+    for more, actor in zip(refs, actors, strict=True):
+        more += [actor.add.remote(1) for _ in range(20)]
+        assert actorlib.get(more, timeout=60) == list(range(1, 61))
+    assert actorlib.get([actor.where.remote() for actor in actors], timeout=60) == [here, here]
+    assert [node.process.wait(60) for node in leaving.values()] == [0, 0]
+    assert eventually(lambda: [row(node)["State"] for node in leaving.values()] == ["DRAINED"] * 2)
+    assert [actorlib.get(ref, timeout=60).sum() for ref in kept] == [7.0 * 300_000] * 2  # max_retries=0: not made again
+
+
 def test_what_can_not_leave_is_lost_at_the_deadline_and_the_errors_name_the_drain(machines, tmp_path):
     leaving = second_node(machines)
     plain = Counter.options(scheduling_strategy=on(leaving)).remote()

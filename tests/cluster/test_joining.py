@@ -77,15 +77,15 @@ def test_a_node_that_leaves_is_missed_at_once_and_what_it_ran_is_said_to_be_lost
         actorlib.get(keeper.add.remote(1), timeout=30)
 
 
-def ask_the_gcs(machines, message, version="3.11", role="node"):
+def ask_the_gcs(machines, message, version="3.11", role="node", protocol=messages.PROTOCOL_VERSION):
     """As somebody else's process would, over the head's local sockets."""
     gcs = find(machines.head.head).gcs
     process_id = new_process_id()
     address = Address(process_id, NodeId(process_id), f"ipc://{machines.head.session_dir}/{process_id.hex()}")
-    hello = messages.Hello(messages.PROTOCOL_VERSION, address, role, os.getpid(), JobId(b""), version)
+    hello = messages.Hello(protocol, address, role, os.getpid(), JobId(b""), version)
     answers = []
     take = {kind: lambda _, answer: answers.append(answer) for kind in (messages.Failure, messages.Welcome)}
-    loop = Loop(address, hello, take, lambda _, __: None)
+    loop = Loop(address, hello, take, lambda _, reason: answers.append(reason))
     try:
         loop.link(gcs._replace(endpoint=parse(gcs.endpoint).local)).send(message)
         assert loop.drive(lambda: bool(answers), 30)
@@ -102,6 +102,13 @@ def test_another_python_is_told_so_and_who_is_no_node_registers_none(machines):
     assert type(ask_the_gcs(machines, messages.Join(1), version=ours)) is messages.Welcome
     register = messages.NodeRegister(1, machines.head.address, 1, {}, {}, "liar", os.getpid())
     assert ask_the_gcs(machines, register, role="worker").kind == "PermissionError"
+
+
+def test_another_version_is_told_which_one_there_is(machines):
+    machines.start_head()
+    told = ask_the_gcs(machines, messages.Join(1), protocol=messages.PROTOCOL_VERSION + 1)
+    ours, theirs = messages.PROTOCOL_VERSION, messages.PROTOCOL_VERSION + 1
+    assert f"protocol version {theirs}, this process speaks {ours}; install one version" in told
 
 
 def test_a_driver_with_a_key_of_its_own(machines):

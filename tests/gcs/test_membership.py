@@ -116,6 +116,21 @@ def test_nodes_of_before_are_told_awaited_and_lost_if_they_do_not_come(world, ma
     assert world.alive() == ["host-a"]
 
 
+def test_a_node_that_did_not_hear_that_it_is_to_leave_hears_it_when_it_is_back(world, make):
+    """Whoever asked has been told that it will."""
+    world.register("a")
+    world.tell("asker", m.DrainNode(5, make.node_id("a"), 30.0, "the spot machine goes"))
+    assert world.links["a"].take() == [m.MustDrain(30.0, "the spot machine goes")]
+    world.tell("asker", m.DrainNode(6, make.node_id("a"), 60.0, "maintenance"))  # the earlier deadline counts
+    world.links["a"].take()
+    world.service.link_down(world.links.pop("a"), "its session is over")
+    world.pass_time(4.0)
+    assert world.register("a")[-1] == m.MustDrain(26.0, "the spot machine goes")
+    world.tell("a", m.NodeDrains(1, 26.0, "the spot machine goes", 7))
+    world.service.link_down(world.links.pop("a"), "its session is over")
+    assert [type(message) for message in world.register("a")] == [m.NodeRegistered]
+
+
 def spec_on(make, node, **more):
     return make.spec(owner=make.address("owner", node), max_restarts=more.pop("max_restarts", 2), **more)
 

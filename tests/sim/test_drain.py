@@ -200,3 +200,29 @@ def test_work_goes_on_while_one_node_after_the_other_is_taken_away(seed):
         assert [array[0] for array in actorlib.get(arrays, timeout=120)] == list(range(6))
         assert world.fired["drain_node"] >= 3
         del counter, arrays
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("own_gcs", [False, True])
+def test_several_nodes_that_leave_at_once_take_nothing_with_them(seed, own_gcs):
+    """What one of them gives away must not end up with another one that leaves as well."""
+    with simulate(seed=seed, nodes=5, num_cpus=4, own_gcs=own_gcs) as world:
+        seen(world)
+        leaving, staying = world.nodes[1:4], [world.nodes[0], world.nodes[4]]
+        options = {"checkpoint": 100, "max_restarts": 0}
+        counters = [Counter.options(scheduling_strategy=on(node), **options).remote() for node in leaving]
+        arrays = [make_array.options(scheduling_strategy=on(node)).remote(i) for i, node in enumerate(leaving)]
+        actorlib.wait(arrays, num_returns=len(arrays), fetch_local=False)
+        there = [node.node_id.hex() for node in leaving]
+        assert actorlib.get([counter.where.remote() for counter in counters]) == there
+        refs = [[counter.add.remote(1, 0.01) for _ in range(20)] for counter in counters]
+        for node_id in there:
+            drain_node(node_id, deadline_s=20, reason=WHY)
+        for more, counter in zip(refs, counters, strict=True):
+            more += [counter.add.remote(1) for _ in range(20)]
+            assert actorlib.get(more, timeout=60) == list(range(1, 41))
+        wait_until(lambda: [row(node)["State"] for node in leaving] == ["DRAINED"] * 3)
+        stayed = {node.node_id.hex() for node in staying}
+        assert set(actorlib.get([counter.where.remote() for counter in counters], timeout=60)) <= stayed
+        assert [array[0] for array in actorlib.get(arrays, timeout=60)] == [0, 1, 2]  # max_retries=0: not made again
+        del counters, arrays, refs, more, counter

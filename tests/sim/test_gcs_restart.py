@@ -209,3 +209,65 @@ def test_a_host_that_is_back_under_an_epoch_that_is_over_is_refused_and_its_work
             assert not any(node.is_alive for node in stale)
             assert world.gcs.nodes.views[stale[0].node_id].alive is False
             assert len(world.living_nodes()) == 3
+
+
+@actorlib.remote(num_cpus=1)
+class Wide:
+    def answer(self):
+        return 1
+
+
+@pytest.mark.parametrize("again_after_s", [None, 0.002, 0.05])
+@pytest.mark.parametrize("down_s", [0.001, 0.03])
+def test_an_actor_on_its_way_is_there_soon_whenever_the_gcs_dies(down_s, again_after_s):
+    """At each moment of a creation: registered, ordered, passed on from a node that is full, granted, born."""
+
+    def work(world, at_s):
+        first = Wide.remote()  # fills the node that is asked first
+        assert actorlib.get(first.answer.remote()) == 1
+        began = world.world.time
+        world.after(at_s, lambda: world.crash_gcs(down_s))
+        if again_after_s is not None:
+            world.after(at_s + down_s + again_after_s, lambda: world.crash_gcs(down_s))
+        actors = [Wide.remote(), Wide.remote(), Counter.options(num_cpus=0).remote()]
+        refs = [actors[0].answer.remote(), actors[1].answer.remote(), actors[2].add.remote()]
+        assert actorlib.get(refs, timeout=30) == [1, 1, 1]
+        # What a session sends second may overtake what it sends first here, and is sent again then.
+        assert world.world.time - began < at_s + 2 * down_s + limits.session_resend_after_s + 1.0
+
+    for step in range(30):
+        with simulate(seed=step, nodes=3, num_cpus=1, own_gcs=True) as world:
+            time.sleep(0.5)
+            work(world, step * 0.0005)
+
+
+def test_who_comes_after_the_news_of_another_life_is_told_as_well():
+    """A process may have talked to the life before, and greet its node only when the others have been told."""
+    with simulate(seed=3, nodes=2, own_gcs=True) as world:
+        for life in (2, 3):
+            world.crash_gcs(0.03)
+            time.sleep(1.0)
+            counter = Counter.remote()
+            assert actorlib.get(counter.add.remote()) == 1
+            del counter
+            time.sleep(1.0)
+            assert {worker.gcs_client.boot for worker in world.living_workers()} == {life}
+
+
+def test_a_node_that_missed_the_first_life_whole_tells_its_processes_of_the_second():
+    """It had registered, and had no heartbeat answered before it was cut off for as long as the next life began."""
+    with simulate(seed=5, nodes=2, own_gcs=True) as world:
+        time.sleep(1.0)
+        node = world.add_node()
+        node.service.workers.prestart(1)
+        while not world.gcs.nodes.is_alive(node.node_id):
+            time.sleep(0.001)
+        assert node.service.gcs_boot == 0
+        world.network.partition(world.nodes[0].node_id, node.node_id)
+        world.crash_gcs(0.03)
+        time.sleep(limits.gcs_silence_s + 1.0)
+        world.network.heal()
+        time.sleep(limits.gcs_silence_s + 2.0)
+        assert node.service.gcs_boot == 2
+        workers = [worker for home, worker in world.workers.values() if home is node]
+        assert workers and all(worker.gcs_client.boot == 2 for worker in workers)
