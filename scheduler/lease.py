@@ -374,6 +374,13 @@ class LeaseTable:
             request.reason, request.infeasible, request.told_at = reason, infeasible, now
             request.answer(messages.LeaseWaits(request.message.request_id, reason, infeasible))
 
+    def tell_starting(self, now: float) -> None:
+        """Whose worker takes long to start (a module that it imports does, say) hears what it waits for."""
+        for request in self.leases.values():
+            is_late = now - request.arrived_at >= limits.worker_start_told_after_s
+            if is_late and request.state is RequestState.STARTING:
+                self._wait(now, request, "its worker is being started and has not reported yet", False)
+
     def recheck(self, now: float) -> None:
         """Other nodes have changed, or time has passed: pass on what fits elsewhere now, look at the rest again."""
         for _, request in list(self._waiting):

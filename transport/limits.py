@@ -103,6 +103,7 @@ heartbeat_period_s = 0.5
 lease_wait_told_after_s = 0.1
 lease_wait_told_every_s = 0.5
 """Why a request waits changes with every lease that comes and goes; whoever waits hears of it no more often."""
+worker_start_told_after_s = 3.0
 wait_probe_after_s = 0.2
 wait_probe_every_s = 1.0
 wait_probe_every_s_max = 4.0

@@ -188,6 +188,7 @@ class NodeService(Draining):
             return
         if self.leases.has_waiting():
             self.leases.recheck(self._now())
+        self.leases.tell_starting(self._now())
         for worker in self.workers.too_idle(self._now()):
             self._stop_worker(worker, UNUSED)
         self._report()

@@ -283,3 +283,11 @@ def test_numbers_of_returns_that_the_function_does_not_keep():
 
     with pytest.raises(ValueError, match="return a tuple of 2"):
         actorlib.get(one.remote()[1], timeout=10)
+
+
+def test_a_module_that_takes_for_ever_to_import_is_told(tmp_path):
+    (tmp_path / "slow_module_of_this_test.py").write_text("import time; time.sleep(3600)")
+    environment = {"py_modules": [str(tmp_path)], "preload": ["slow_module_of_this_test"]}
+    ref = two.options(runtime_env=environment).remote(1, 2)
+    with pytest.raises(actorlib.exceptions.GetTimeoutError, match="its worker is being started"):
+        actorlib.get(ref, timeout=6)

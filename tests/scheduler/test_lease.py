@@ -82,6 +82,20 @@ def lease_of(answers):
     return granted.lease_id
 
 
+def test_whose_worker_takes_long_to_start_hears_so_once():
+    node = Node(finds_workers=False)
+    answers = node.ask(b"a")
+    for _ in range(4):
+        node.later(limits.worker_start_told_after_s / 3)
+        node.table.tell_starting(node.now)
+    assert [answer.reason for answer in answers] == ["its worker is being started and has not reported yet"]
+    assert node.table.worker_found(node.starting[0], Address(b"w", HERE, ""))
+    assert type(answers[-1]) is LeaseGranted
+    node.later(10 * limits.worker_start_told_after_s)
+    node.table.tell_starting(node.now)
+    assert type(answers[-1]) is LeaseGranted
+
+
 def test_a_request_is_granted_once_whatever_arrives_twice():
     node = Node()
     answers = node.ask(b"a", request_id=7)
