@@ -13,7 +13,8 @@ from actorlib.testing.oracles.oracle import Oracle
 from actorlib.transport.ids import TaskId, object_id
 
 if TYPE_CHECKING:
-    from actorlib.testing.simulation import Simulation, SimWorker
+    from actorlib.testing.simulated_process import SimWorker
+    from actorlib.testing.simulation import Simulation
 
 
 class Calls(Oracle):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actorlib.runtime.mailbox import Item
-    from actorlib.testing.simulation import Simulation, SimWorker
+    from actorlib.testing.simulated_process import SimWorker
+    from actorlib.testing.simulation import Simulation
     from actorlib.transport.ids import ObjectId
     from actorlib.transport.link import Link
     from actorlib.transport.sim.loop import SimLoop
