@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,13 @@ def _left_behind() -> dict[str, list[str]]:
     }
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    """Wait for a condition."""
+def eventually(condition: Callable[[], Any], timeout_s: float = 30.0, otherwise: Callable[[], str] = str) -> Any:
+    """Wait for a condition, and give what it gives. Fails, with the text of ``otherwise``, if that never is true."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
+    while not (found := condition()):
+        assert time.monotonic() < deadline, otherwise() or f"it did not happen within {timeout_s} s"
         time.sleep(0.01)
-    return True
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def leaves_nothing_behind() -> Iterator[None]:
         now = _left_behind()
         return {kind: sorted(set(now[kind]) - set(before[kind])) for kind in now if set(now[kind]) - set(before[kind])}
 
-    assert eventually(lambda: not extra()), f"left behind: {extra()}"
+    eventually(lambda: not extra(), otherwise=lambda: f"left behind: {extra()}")
 
 
 def living_references() -> dict[str, int]:

@@ -15,7 +15,7 @@ import pytest
 import actorlib
 from actorlib.util import drain_node
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from tests.cluster.conftest import eventually
+from tests.conftest import eventually
 
 WHY = "the spot machine goes"
 

@@ -21,8 +21,8 @@ import pytest
 import actorlib
 from actorlib.transport import messages
 from actorlib.transport.drivers.processes import children_of, process_name
-from tests.cluster.conftest import eventually
 from tests.cluster.mixed_load import PATIENCE_S, Load
+from tests.conftest import eventually
 
 KINDS = {  # how often it is killed where time is short
     "gcs": 4,

@@ -16,6 +16,7 @@ import actorlib
 from actorlib import Checkpoint
 from actorlib.exceptions import ActorDiedError, CheckpointError, StateRolledBackError
 from actorlib.util import state
+from tests.conftest import eventually
 
 T = 60
 
@@ -24,13 +25,6 @@ T = 60
 def session():
     with actorlib.init(num_cpus=4) as context:
         yield context
-
-
-def eventually(condition):
-    deadline = time.monotonic() + T
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Base:

@@ -11,17 +11,9 @@ import time
 import pytest
 
 import actorlib
+from tests.conftest import eventually
 
 pytestmark = pytest.mark.usefixtures("shared_local")
-
-
-def eventually(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def is_alive(pid):

@@ -9,6 +9,7 @@ import time
 import pytest
 
 import actorlib
+from tests.conftest import eventually
 
 
 @actorlib.remote
@@ -27,14 +28,6 @@ def note_and_nap(path, seconds):
         with open(path, "a") as target:
             target.write(f"{type(error).__name__}\n")
         raise
-
-
-def eventually(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-    return found
 
 
 def text(path):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
 import actorlib
 from actorlib.cluster_utils import Cluster
 from actorlib.transport import messages
+from tests.conftest import eventually
 
 MIB = 1 << 20
 
@@ -25,15 +24,6 @@ def cluster():
         yield made
     finally:
         made.shutdown()
-
-
-def eventually(condition, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def stored(cluster):

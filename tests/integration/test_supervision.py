@@ -11,6 +11,7 @@ import pytest
 import actorlib
 from actorlib import Child, Supervisor, branch, exceptions
 from actorlib.testing import simulate
+from tests.conftest import eventually
 
 
 @actorlib.remote(num_cpus=0)
@@ -50,14 +51,6 @@ def session():
     actorlib.init(num_cpus=2)
     yield
     actorlib.shutdown()
-
-
-def eventually(condition, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-    return found
 
 
 def notes(path):

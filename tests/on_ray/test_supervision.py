@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import ray
 
 import actorlib
 from actorlib import Child, Supervisor, exceptions
+from tests.conftest import eventually
 
 pytestmark = [pytest.mark.usefixtures("on_ray"), pytest.mark.timeout(100)]
 WITHIN_S = 60
@@ -53,14 +53,6 @@ Worker: Any = worker_class()
 
 def get(refs: Any) -> Any:
     return actorlib.get(refs, timeout=WITHIN_S)
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WITHIN_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 def kill(handle: Any) -> None:

@@ -37,6 +37,7 @@ from actorlib.transport.drivers.keys import HEAD, AccessError, Identity, KeyFile
 from actorlib.transport.drivers.sockets import Sockets
 from actorlib.transport.endpoint import parse
 from actorlib.transport.ids import new_process_id
+from tests.conftest import eventually
 
 pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
 PATIENCE_S = 10.0
@@ -50,15 +51,6 @@ FAILED = {
 
 def nobody(_: bytes) -> Identity | None:
     return None
-
-
-def eventually(condition, timeout_s=PATIENCE_S):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 import actorlib
 from actorlib import util
 from actorlib.util import state
+from tests.conftest import eventually
 
 pytestmark = pytest.mark.usefixtures("local")
 
@@ -30,15 +28,6 @@ def work() -> int:
 @actorlib.remote
 def fail(number: int) -> None:
     raise LookupError(number)
-
-
-def eventually(condition: Callable[[], Any], timeout_s: float = 30) -> Any:
-    """What ``condition`` gives once it is true; records of tasks arrive in their own time."""
-    deadline, pause = time.monotonic() + timeout_s, threading.Event()
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never became true"
-        pause.wait(0.01)
-    return found
 
 
 def make_actor(name: str) -> Any:
