@@ -159,7 +159,9 @@ say(actorlib.get(kept, timeout=60).nbytes >> 20)
     assert driver.hear() == "working"
     cluster_to_break.power_off(cluster_to_break.hosts[1])
     driver.say()
-    assert float(driver.hear()) < LOST_WITHIN_S
+    took_s = float(driver.hear())
+    print(f"found lost after {took_s:.1f} s")
+    assert took_s < LOST_WITHIN_S
     assert driver.hear() == "True"
     assert driver.hear() == "4"  # from the copy, or made again
     assert driver.hear() == "done"
@@ -186,7 +188,9 @@ say(len(lost), len(lost & {row["NodeID"] for row in actorlib.nodes() if row["Ali
     assert driver.hear() == "ready"
     cluster_to_break.cut(third)
     driver.say()
-    assert float(driver.hear()) < LOST_WITHIN_S
+    took_s = float(driver.hear())
+    print(f"found lost after {took_s:.1f} s")
+    assert took_s < LOST_WITHIN_S
     assert driver.hear() == "45"
     cluster_to_break.mend(third)
     assert made.wait_for(lambda: third.node.poll() is not None), "a node that was declared lost goes on"

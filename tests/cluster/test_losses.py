@@ -7,10 +7,13 @@ import resource
 import signal
 import time
 
+import numpy as np
 import pytest
 
 import actorlib
 from actorlib import Checkpoint
+from actorlib.transport import messages
+from tests.cluster.conftest import eventually
 
 
 @actorlib.remote(num_cpus=0)
@@ -124,3 +127,37 @@ def test_a_key_that_is_revoked_cuts_its_machine_off_at_once(machines):
     assert actorlib.get(on_good.add.remote(1), timeout=30) == 2
     with pytest.raises(actorlib.exceptions.ActorDiedError):
         actorlib.get(on_bad.add.remote(1), timeout=30)
+
+
+@actorlib.remote(num_cpus=0)
+def array(value):
+    return np.full(100_000, float(value))
+
+
+@actorlib.remote(num_cpus=0)
+class Owner:
+    def refs(self):
+        return [array.remote(3), actorlib.put(17), actorlib.put(np.ones(100_000)), Keeper.remote(b"x").add.remote(5)]
+
+    def pid(self):
+        return os.getpid()
+
+
+def test_what_a_task_made_outlives_the_process_that_owned_it_and_the_rest_says_why_not(machines):
+    machines.start_head()
+    machines.add(resources={"there": 1})
+    machines.join()
+    owner = Owner.options(resources={"there": 0.1}).remote()
+    by_task, small, large, by_actor = actorlib.get(owner.refs.remote(), timeout=30)
+    engine = actorlib.engine.Slot.engine
+
+    def told():
+        rows = engine.ask(engine.gcs, lambda request_id: messages.StateQuery(request_id, "lineage", 100)).rows
+        return {row["object_id"]: row["bytes"] for row in rows}
+
+    assert eventually(lambda: len(told()) == 4 and told()[by_actor.hex()] > 1)  # its value is there by now
+    os.kill(actorlib.get(owner.pid.remote(), timeout=30), signal.SIGKILL)
+    assert actorlib.get(by_task, timeout=30).sum() == 300_000.0
+    assert actorlib.get([small, by_actor], timeout=30) == [17, 5]
+    with pytest.raises(actorlib.exceptions.OwnerDiedError, match=r"made by put\(\) and lay in shared memory"):
+        actorlib.get(large, timeout=30)
