@@ -16,7 +16,9 @@ from actorlib.transport.messages import NodeView, Resources
 
 
 def matches_label(value: str | None, wanted: str) -> bool:
-    """One label against ``v``, ``!v``, ``in(a,b)`` or ``!in(a,b)``."""
+    """One label against ``v``, ``!v``, ``in(a,b)``, ``!in(a,b)``, ``exists()`` or ``!exists()``."""
+    if wanted in ("exists()", "!exists()"):
+        return (value is not None) == (wanted == "exists()")
     if wanted.startswith("!in(") and wanted.endswith(")"):
         return value not in [item.strip() for item in wanted[4:-1].split(",")]
     if wanted.startswith("in(") and wanted.endswith(")"):

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from actorlib.exceptions import NotSupportedByEngineError
-from actorlib.scheduler.policy import matches_label
 from actorlib.transport.ids import NodeID
 
 if TYPE_CHECKING:
@@ -120,28 +118,21 @@ class Exists(_Operator):
     """The label is there."""
 
     def to_text(self) -> str:
-        return _if_understood("exists()")
+        return "exists()"
 
 
 class DoesNotExist(_Operator):
     """The label is not there."""
 
     def to_text(self) -> str:
-        return _if_understood("!exists()")
-
-
-def _if_understood(text: str) -> str:
-    """Refuse what a scheduler without these operators would take for a plain value and silently get wrong."""
-    if not matches_label("any", "exists()") or matches_label("any", "!exists()"):
-        raise NotSupportedByEngineError("local", f"selecting by {text}", "use In(...) or NotIn(...)")
-    return text
+        return "!exists()"
 
 
 class NodeLabelSchedulingStrategy:
     """Run on a node whose labels meet all ``hard`` conditions, rather on one that meets the ``soft`` ones too.
 
     Example: ``NodeLabelSchedulingStrategy(hard={"zone": In("a", "b")}, soft={"disk": Exists()})``. A condition is an
-    operator or a string: ``"v"``, ``"!v"``, ``"in(a,b)"``, ``"!in(a,b)"``.
+    operator or a string: ``"v"``, ``"!v"``, ``"in(a,b)"``, ``"!in(a,b)"``, ``"exists()"``, ``"!exists()"``.
     """
 
     def __init__(

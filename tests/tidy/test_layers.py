@@ -58,7 +58,6 @@ API_EXCEPTIONS = {
     "actorlib/options.py": {"actorlib.scheduler.resources"},  # amounts as exact units: pure functions
     "actorlib/supervision.py": {"actorlib.runtime.supervision"},  # what supervisors decide: a core without I/O
     "actorlib/util/placement_group.py": {"actorlib.scheduler.resources"},
-    "actorlib/util/scheduling_strategies.py": {"actorlib.scheduler.policy"},  # label expressions: pure functions
 }
 
 # An engine is the API's other side; that of our own runtime starts it.
