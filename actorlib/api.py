@@ -88,9 +88,8 @@ def init(
         42
     """
     registry.check_name(engine)
-    if more and engine not in registry.TAKES_MORE:
-        valid = ", ".join(name for name in inspect.signature(init).parameters if name != "more")
-        raise TypeError(f"init() has no argument {next(iter(more))!r}; it takes {valid}")
+    if more:
+        _check_more(engine, more)
     running = _engine.Slot.engine
     if running is not None:
         return _join_running(running, engine, ignore_reinit_error)
@@ -117,6 +116,15 @@ def init(
     _engine.Slot.engine = started = registry.start(engine, settings)
     _engine.Slot.closed, _engine.Slot.why_closed = False, ""
     return Context(started.address_info)
+
+
+def _check_more(engine: str, more: dict[str, Any]) -> None:
+    valid = [name for name in inspect.signature(init).parameters if name != "more"]
+    further = registry.further_arguments(engine)
+    for name in more:
+        if name not in further and not (further and name.startswith("_")):
+            known = ", ".join(dict.fromkeys([*valid, *further]))
+            raise TypeError(f"init() has no argument {name!r}; it takes {known}")
 
 
 def _join_running(running: _engine.Engine, wanted: str, ignore_reinit_error: bool) -> Context:

@@ -34,7 +34,7 @@ class Settings:
     more: dict[str, Any] = field(default_factory=dict)  # arguments that only some engine knows
 
 
-# Each module has ``start(settings) -> Engine``; those with TAKES_MORE accept arguments that init() doesn't know.
+# Each module has ``start(settings) -> Engine``; those in TAKES_MORE also ``arguments()``, that init() doesn't know.
 ENGINES = {
     "local": "actorlib.engines.local",
     "inline": "actorlib.engines.inline",
@@ -47,6 +47,12 @@ def check_name(name: Any) -> None:
     """Raises ValueError for an engine that there isn't, with those that there are."""
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+
+
+def further_arguments(name: str) -> list[str]:
+    """What an engine takes beside the arguments of ``init``. Those that begin with an underscore are its own matter."""
+    found: list[str] = importlib.import_module(ENGINES[name]).arguments() if name in TAKES_MORE else []
+    return found
 
 
 def start(name: str, settings: Settings) -> Engine:
@@ -66,4 +72,4 @@ def of_this_process() -> Engine | None:
     return attach() if is_worker() else None
 
 
-__all__ = ["ENGINES", "TAKES_MORE", "Settings", "check_name", "of_this_process", "start"]
+__all__ = ["ENGINES", "TAKES_MORE", "Settings", "check_name", "further_arguments", "of_this_process", "start"]

@@ -848,6 +848,30 @@ def test_a_running_task_is_interrupted(tmp_path: Any) -> None:
     assert eventually(seen.exists)
 
 
+@shows(CANCEL)
+def test_a_running_async_task_is_interrupted(tmp_path: Any, engine: str) -> None:
+    began, ended = tmp_path / "began", tmp_path / "ended"
+    long_s = 0.1 if engine == "inline" else 60  # there it can't be interrupted
+
+    @actorlib.remote
+    async def work() -> None:
+        import asyncio
+
+        began.touch()
+        try:
+            await asyncio.sleep(long_s)
+        except BaseException:
+            ended.write_text("early")
+            raise
+
+    ref = work.remote()
+    assert eventually(began.exists)
+    actorlib.cancel(ref)
+    with pytest.raises(actorlib.exceptions.TaskCancelledError):
+        get(ref)
+    assert eventually(ended.exists)
+
+
 @shows("`force` kills; `recursive` reaches children; never retried; `TaskCancelledError`")
 def test_force_kills(tmp_path: Any) -> None:
     began = tmp_path / "began"

@@ -209,6 +209,34 @@ def test_a_deadline_is_inherited() -> None:
         get(parent.options(timeout_s=0.5).remote())
 
 
+@shows("deadline of a call, inherited by what it calls; order in the queue")
+def test_a_deadline_is_told_to_whoever_awaits() -> None:
+    import asyncio
+
+    async def wait() -> None:
+        await programs.napper().options(timeout_s=0.2).remote(1.5)
+
+    with pytest.raises(actorlib.exceptions.DeadlineExceededError, match="timeout_s"):
+        asyncio.run(wait())
+    late = programs.napper().options(timeout_s=0.2).remote(1.5).future()
+    assert isinstance(late.exception(timeout=60), actorlib.exceptions.DeadlineExceededError)
+
+
+@shows("deadline of a call, inherited by what it calls; order in the queue")
+def test_a_stream_past_its_deadline() -> None:
+    @actorlib.remote
+    def numbers() -> Any:
+        import time
+
+        yield 0
+        time.sleep(1.5)
+        yield 1
+
+    generator = numbers.options(timeout_s=0.6).remote()
+    with pytest.raises(actorlib.exceptions.DeadlineExceededError):
+        [get(ref) for ref in generator]
+
+
 @shows("`timeout_s`, `priority` (ours)")
 def test_a_priority_is_taken() -> None:
     assert get(programs.adder().options(priority=5).remote(1, 2)) == 3

@@ -11,6 +11,8 @@ from contract import get, shows
 import actorlib
 from actorlib import util
 from actorlib.util.scheduling_strategies import (
+    DoesNotExist,
+    Exists,
     In,
     NodeAffinitySchedulingStrategy,
     NodeLabelSchedulingStrategy,
@@ -109,6 +111,27 @@ def test_a_strict_pack_lies_on_one_node() -> None:
     assert made.wait(30)
     nodes = util.placement_group_table(made)["bundles_to_node_id"].values()
     assert len(set(nodes)) == 1
+    util.remove_placement_group(made)
+
+
+@shows(GROUPS)
+def test_a_strict_spread_lies_on_as_many_nodes_as_bundles() -> None:
+    there = sum(row["Alive"] for row in actorlib.nodes())
+    made = util.placement_group([{"CPU": 1}] * there, strategy="STRICT_SPREAD")
+    assert made.wait(30)
+    nodes = util.placement_group_table(made)["bundles_to_node_id"].values()
+    assert len(set(nodes)) == there
+    util.remove_placement_group(made)
+    one_more = util.placement_group([{"CPU": 0.5}] * (there + 1), strategy="STRICT_SPREAD")
+    assert not one_more.wait(0.3)
+    util.remove_placement_group(one_more)
+
+
+@shows(GROUPS)
+def test_bundles_on_nodes_with_a_label() -> None:
+    made = util.placement_group([{"CPU": 1}], bundle_label_selector=[{"zone": "a"}])
+    assert made.wait(30)
+    assert zone_of(util.placement_group_table(made)["bundles_to_node_id"][0]) == "a"
     util.remove_placement_group(made)
 
 
@@ -334,6 +357,17 @@ def test_hard_labels(condition: Any) -> None:
 
 
 @shows("`NodeLabelSchedulingStrategy`")
+def test_a_label_that_is_not_there() -> None:
+    strategy = NodeLabelSchedulingStrategy(hard={"disk": DoesNotExist(), "zone": Exists()})
+    assert zone_of(get(node_of().options(scheduling_strategy=strategy).remote())) in ("a", "b")
+    nowhere = NodeLabelSchedulingStrategy(hard={"disk": Exists()})
+    ref = programs.adder().options(scheduling_strategy=nowhere).remote(1)
+    with pytest.raises(actorlib.exceptions.RayError):
+        actorlib.get(ref, timeout=4)
+    actorlib.cancel(ref)
+
+
+@shows("`NodeLabelSchedulingStrategy`")
 def test_soft_labels_that_no_node_has() -> None:
     strategy = NodeLabelSchedulingStrategy(hard={"zone": In("a")}, soft={"disk": In("fast")})
     assert zone_of(get(node_of().options(scheduling_strategy=strategy).remote())) == "a"
@@ -443,6 +477,33 @@ def test_an_actor_that_came_back_knows_it() -> None:
     assert get(handle.again.remote()) is False
     actorlib.kill(handle, no_restart=False)
     assert get(handle.again.remote()) is True
+
+
+@shows("get_runtime_context")
+def test_an_actors_handle_of_itself_knows_what_others_know() -> None:
+    @actorlib.remote(num_cpus=0, concurrency_groups={"aside": 1})
+    class Look:
+        def me(self) -> Any:
+            return actorlib.get_runtime_context().current_actor
+
+        @actorlib.method(num_returns=2, concurrency_group="aside")
+        def both(self) -> Any:
+            return 1, 2
+
+    handle = Look.remote()
+    me = get(handle.me.remote())
+    assert get(me.both.remote()) == [1, 2]
+    assert get(me.both.options(concurrency_group="aside").remote()) == [1, 2]
+
+
+@shows("code that looks (`get_runtime_context().is_canceled()`) may end by itself first")
+def test_nobody_was_cancelled() -> None:
+    @actorlib.remote
+    def look() -> bool:
+        return actorlib.get_runtime_context().is_canceled()
+
+    assert get(look.remote()) is False
+    assert actorlib.get_runtime_context().is_canceled() is False
 
 
 @shows("get_runtime_context")

@@ -247,8 +247,9 @@ def test_state_lists_tasks() -> None:
 @shows("`state.*`")
 def test_state_summarizes_tasks() -> None:
     get(programs.adder().options(name="summed-up").remote(1))
-    rows("tasks", name="summed-up")
-    assert "summary" in util.state.summarize_tasks()["cluster"]
+    assert rows("tasks", name="summed-up", state="FINISHED")
+    counted = util.state.summarize_tasks()["cluster"]["summary"]["summed-up"]["state_counts"]
+    assert counted == {"FINISHED": 1}
 
 
 @shows("`state.*`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -78,10 +79,28 @@ def counter_class() -> Any:
         def pid(self) -> int:
             return os.getpid()
 
+        def me(self) -> Any:
+            return actorlib.get_runtime_context().current_actor
+
     return Counter
 
 
 Counter: Any = counter_class()
+
+
+def caller_class() -> Any:
+    @actorlib.remote(num_cpus=0)
+    class Caller:
+        def try_add(self, counter: Any) -> Any:
+            try:
+                return actorlib.get(counter.add.remote())
+            except exceptions.StateRolledBackError:
+                return "rolled back"
+
+    return Caller
+
+
+Caller: Any = caller_class()
 
 
 def test_nothing_is_lost_or_counted_twice_under_kill_9() -> None:
@@ -158,6 +177,56 @@ def test_log_and_checkpoints_lie_where_they_are_told_to(scheme: str, tmp_path: P
     assert counter.checkpoints() == rows, "also of one that is dead"
 
 
+def test_handles_that_come_from_elsewhere_know_that_it_is_durable() -> None:
+    """Through Ray's own handle, and the actor's handle of itself."""
+    counter = Counter.remote()
+    for handle in (actorlib.from_ray(actorlib.to_ray(counter)), get(counter.me.remote())):
+        before = get(counter.add.remote(0))
+        refs = [handle.add.remote() for _ in range(10)]
+        actorlib.wait(refs, num_returns=3, timeout=60)
+        kill(counter)
+        assert sorted(get(refs)) == list(range(before + 1, before + 11))
+        assert get(counter.add.remote(0)) == before + 10
+
+
+def told_and_then(caller: Any, counter: Any) -> list[Any]:
+    return get([caller.try_add.remote(counter) for _ in range(2)])
+
+
+def test_whoever_called_before_is_told_once_when_everything_is_lost(tmp_path: Path) -> None:
+    """As when the host that had the log is gone, and there is no store that outlives it."""
+    kept = actorlib.Checkpoint(every_calls=2, store=str(tmp_path))
+    counter = Counter.options(checkpoint=kept).remote()
+    caller = Caller.remote()
+    assert told_and_then(caller, counter) == [1, 2]
+    assert get(counter.add.remote()) == 3
+    pid = get(counter.pid.remote())
+    (folder,) = tmp_path.iterdir()
+    shutil.rmtree(folder)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(exceptions.StateRolledBackError, match="not run"):
+        get(counter.add.remote())
+    assert get(counter.add.remote()) == 1
+    assert told_and_then(Caller.remote(), counter) == [2, 3], "one that is new has lost nothing"
+    kill(counter)
+    assert get(counter.add.remote()) == 4, "what was told, too, is in the log"
+    assert told_and_then(caller, counter) == ["rolled back", 5]
+
+
+def test_checkpoints_that_are_all_torn_are_a_loss(tmp_path: Path) -> None:
+    counter = Counter.options(checkpoint=actorlib.Checkpoint(every_calls=1, store=str(tmp_path))).remote()
+    assert get([counter.add.remote() for _ in range(4)])[-1] == 4
+    pid = get(counter.pid.remote())
+    for path in tmp_path.glob("*/checkpoint-*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(exceptions.StateRolledBackError):
+        get(counter.add.remote())
+    assert get(counter.add.remote()) == 1
+    kill(counter)
+    assert get(counter.add.remote()) == 2
+
+
 def test_replicated_is_refused() -> None:
     counter = Counter.options(checkpoint=actorlib.Checkpoint(durability="replicated"), max_restarts=0).remote()
     with pytest.raises(exceptions.RayError, match="store="):
@@ -172,6 +241,24 @@ def test_a_worker_that_was_taken_for_dead_does_not_go_on(tmp_path: Path) -> None
     mark.unlink()  # as another incarnation does
     assert get(counter.add.remote()) == 2
     assert get(counter.pid.remote()) != first
+
+
+def doubling_class() -> Any:
+    @actorlib.remote(num_cpus=0, checkpoint=7)
+    class Doubling:
+        def __restore__(self, state: Any) -> None:
+            self.total = state["total"]
+
+        def add(self, amount: int = 1) -> None:
+            self.total += amount
+
+        def pass_on(self, other: Any) -> None:
+            self.total += actorlib.get(other.add.remote())
+
+        def read(self) -> int:
+            return 2 * self.total
+
+    return Doubling
 
 
 def test_looking_back() -> None:
@@ -202,5 +289,7 @@ def test_looking_back() -> None:
         actorlib.restore(Counter, "nonsense")
     with pytest.raises(exceptions.NotSupportedByEngineError, match="restore"):
         counter.upgrade(Counter)
+    (newest,) = counter.checkpoints()
+    assert get(actorlib.restore(doubling_class(), newest["id"], position=11).read.remote()) == 20, "the way out"
     with pytest.raises(ValueError, match="not durable"):
         Counter.options(checkpoint=None).remote().checkpoints()

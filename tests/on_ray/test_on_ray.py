@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import ray
 
 import actorlib
+from actorlib.engines.on_ray import errors, session
+from actorlib.engines.registry import Settings
 
 pytestmark = [pytest.mark.usefixtures("on_ray"), pytest.mark.timeout(200)]
 
@@ -38,21 +39,132 @@ def test_plain_ray_and_ours_side_by_side() -> None:
 def test_handles_are_converted_both_ways() -> None:
     @ray.remote(num_cpus=0)
     class Theirs:
+        @ray.method(num_returns=2)
+        def pair(self) -> Any:
+            return 1, 2
+
         def twice(self, x: int) -> int:
             return 2 * x
 
         def numbers(self) -> Any:
             yield from (number for number in (1, 2))  # Ray wants a generator
 
-    @actorlib.remote(num_cpus=0)
+    @actorlib.remote(num_cpus=0, concurrency_groups={"aside": 1})
     class Ours:
+        @actorlib.method(num_returns=2, concurrency_group="aside")
+        def pair(self) -> Any:
+            return 3, 4
+
+        @actorlib.method(num_returns="streaming")
+        def numbers(self) -> Any:
+            return [5, 6]
+
         def thrice(self, x: int) -> int:
             return 3 * x
 
     theirs = actorlib.from_ray(Theirs.remote())
     assert actorlib.get(theirs.twice.remote(2), timeout=60) == 4
     assert actorlib.get(list(theirs.numbers.remote()), timeout=60) == [1, 2]
-    assert ray.get(actorlib.to_ray(Ours.remote()).thrice.remote(2)) == 6
+    assert actorlib.get(theirs.pair.remote(), timeout=60) == [1, 2]
+    ours = Ours.remote()
+    plain = actorlib.to_ray(ours)
+    assert ray.get(plain.thrice.remote(2)) == 6
+    assert ray.get(plain.pair.remote()) == [3, 4], "options of methods are known to plain Ray as well"
+    assert ray.get(list(plain.numbers.remote())) == [5, 6]
+    again = actorlib.from_ray(plain)
+    assert again == ours and actorlib.get(again.pair.remote(), timeout=60) == [3, 4]
+
+
+def test_generators_are_converted_both_ways() -> None:
+    @ray.remote
+    def theirs() -> Any:
+        yield from (number for number in (1, 2))  # Ray wants a generator
+
+    @actorlib.remote
+    def ours() -> Any:
+        yield from (3, 4)
+
+    mine = actorlib.from_ray(theirs.remote())
+    assert isinstance(mine, actorlib.ObjectRefGenerator) and mine.task_id().binary()
+    assert actorlib.get(list(mine), timeout=60) == [1, 2]
+    assert ray.get(list(actorlib.to_ray(ours.remote()))) == [3, 4]
+
+
+def test_references_and_handles_inside_values_of_plain_ray() -> None:
+    @actorlib.remote(num_cpus=0)
+    class Counter:
+        def add(self, amount: int) -> int:
+            return 40 + amount
+
+    @ray.remote
+    def theirs(box: Any) -> Any:
+        return actorlib.get(box["handle"].add.remote(box["refs"][0])), box
+
+    @actorlib.remote
+    def ours(box: Any) -> Any:
+        return ray.get(box["refs"][0])
+
+    result, box = ray.get(theirs.remote({"handle": Counter.remote(), "refs": [actorlib.put(2)]}))
+    assert result == 42 and actorlib.get(box["handle"].add.remote(1), timeout=60) == 41
+    assert actorlib.get(ours.remote({"refs": [ray.put(5)]}), timeout=60) == 5
+
+
+def test_code_in_plain_rays_workers_finds_its_engine() -> None:
+    @actorlib.remote
+    def square(x: int) -> int:
+        return x * x
+
+    @ray.remote
+    def theirs() -> Any:
+        return actorlib.get([square.remote(i) for i in range(3)]), actorlib.get_runtime_context().get_job_id()
+
+    assert ray.get(theirs.remote()) == ([0, 1, 4], ray.get_runtime_context().get_job_id())
+
+
+def classes_below(kind: type) -> list[type]:
+    return [kind, *(each for below in kind.__subclasses__() for each in classes_below(below))]
+
+
+def test_exceptions_of_ray_have_the_name_that_they_have_here() -> None:
+    theirs = [kind for kind in classes_below(ray.exceptions.RayError) if kind.__module__ == "ray.exceptions"]
+    named = [kind for kind in theirs if hasattr(actorlib.exceptions, kind.__name__)]
+    assert len(named) > 25
+    for kind in named:
+        error = kind.__new__(kind)
+        mapped = errors.kind_of(error)
+        assert issubclass(mapped, getattr(actorlib.exceptions, kind.__name__)), kind
+    assert errors.kind_of(ray.exceptions.RpcError.__new__(ray.exceptions.RpcError)) is actorlib.exceptions.ActorlibError
+
+
+def test_the_cause_is_kept(tmp_path: Any) -> None:
+    @actorlib.remote(num_cpus=0)
+    class Plain:
+        def fail(self) -> None:
+            raise KeyError("x")
+
+    plain = Plain.remote()
+    with pytest.raises(KeyError) as caught:
+        actorlib.get(plain.fail.remote(), timeout=60)
+    assert isinstance(caught.value.cause, KeyError)  # type: ignore[attr-defined]
+    actorlib.kill(plain)
+    with pytest.raises(actorlib.exceptions.ActorDiedError) as died:
+        actorlib.get(plain.fail.remote(), timeout=60)
+    assert isinstance(died.value.__cause__, ray.exceptions.ActorDiedError)
+    began = tmp_path / "began"
+
+    @actorlib.remote(num_cpus=0)
+    async def wait() -> None:
+        began.touch()
+        await asyncio.sleep(60)
+
+    waits = wait.remote()
+    deadline = time.monotonic() + 60
+    while not began.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    actorlib.cancel(waits)
+    with pytest.raises(actorlib.exceptions.TaskCancelledError) as cancelled:
+        actorlib.get(waits, timeout=60)
+    assert isinstance(cancelled.value.__cause__, ray.exceptions.TaskCancelledError)
 
 
 def test_arrays_are_not_copied() -> None:
@@ -64,55 +176,29 @@ def test_arrays_are_not_copied() -> None:
     assert not one.flags.writeable
 
 
-@pytest.mark.parametrize("refused", ["priority", "reentrant", "ray client"])
-def test_what_ray_can_not_do_says_so(refused: str) -> None:
-    @actorlib.remote(num_cpus=0)
-    class Plain: ...
+@actorlib.remote(num_cpus=0)
+class Nothing:
+    """To be made with options that Ray has no word for."""
 
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: Nothing.options(priority=1).remote(),
+        lambda: Nothing.options(reentrant=True).remote(),
+        lambda: Nothing.options(runtime_env={"working_dir": "/tmp"}).remote(),
+        lambda: Nothing.options(runtime_env={"py_modules": ["/tmp"]}).remote(),
+        lambda: Nothing.options(runtime_env={"preload": ["colorsys"]}).remote(),
+        lambda: session.start(Settings(address="ray://somewhere:10001")),
+        lambda: actorlib.util.drain_node(actorlib.nodes()[0]["NodeID"]),
+        lambda: actorlib.util.state.list_objects(),
+    ],
+    ids=["priority", "reentrant", "directory", "modules", "preload", "ray client", "drain", "objects"],
+)
+def test_what_ray_can_not_do_says_so(ask: Callable[[], Any]) -> None:
     with pytest.raises(actorlib.exceptions.NotSupportedByEngineError) as caught:
-        if refused == "priority":
-            Plain.options(priority=1).remote()
-        elif refused == "reentrant":
-            Plain.options(reentrant=True).remote()
-        else:
-            from actorlib.engines.on_ray import session
-            from actorlib.engines.registry import Settings
-
-            session.start(Settings(address="ray://somewhere:10001"))
+        ask()
     assert caught.value.engine == "ray" and caught.value.way_out
-
-
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env={**os.environ, **environment}
-    )
-
-
-def test_importing_the_package_never_imports_ray() -> None:
-    done = run("import sys, actorlib, actorlib.util; print('ray' in sys.modules)")
-    assert done.stdout == "False\n", done.stderr
-
-
-def test_a_cluster_that_is_not_there() -> None:
-    code = "import actorlib; actorlib.init('127.0.0.1:1', engine='ray')"
-    done = run(code, RAY_gcs_server_request_timeout_seconds="2", RAY_gcs_rpc_server_connect_timeout_s="2")
-    assert "EngineUnavailableError" in done.stderr and "ray start --head" in done.stderr
-
-
-def test_ray_too_old_or_not_installed() -> None:
-    code = (
-        "import sys, types, actorlib\n"
-        "ray = types.ModuleType('ray'); ray.__version__ = '2.9.0'\n"
-        "for there in (ray, None):\n"
-        "    sys.modules['ray'] = there\n"
-        "    try:\n"
-        "        actorlib.init(engine='ray')\n"
-        "    except actorlib.exceptions.EngineUnavailableError as error:\n"
-        "        print(error)\n"
-    )
-    lines = run(code).stdout.splitlines()
-    assert len(lines) == 2 and all("actorlib[ray]" in line for line in lines)
-    assert "2.9.0" in lines[0] and "not installed" in lines[1]
 
 
 def test_a_cancel_never_ends_the_process() -> None:
@@ -193,28 +279,3 @@ def test_environments_come_back_when_their_host_is_killed() -> None:
                 actions = [(step + index) % 2 for index in range(4)]
                 seen, expected = vec.step(actions)[0], undisturbed.step(actions)[0]
             assert (seen == expected).all()
-
-
-def test_another_process_joins_by_the_address() -> None:
-    address = ray.get_runtime_context().gcs_address
-    code = (
-        "import sys, actorlib\n"
-        f"with actorlib.init({address!r}, engine='ray', log_to_driver=False):\n"
-        "    print('it is', actorlib.get(actorlib.remote(lambda: 6 * 7).remote(), timeout=60))\n"
-    )
-    done = run(code)
-    assert "it is 42" in done.stdout, done.stderr
-
-
-def test_another_version_of_python_is_refused() -> None:
-    address = ray.get_runtime_context().gcs_address
-    code = (
-        "import actorlib, ray._private.utils as utils\n"
-        "utils.compute_version_info = lambda: (utils.ray.__version__, '3.99.0')\n"
-        "try:\n"
-        f"    actorlib.init({address!r}, engine='ray', log_to_driver=False)\n"
-        "except actorlib.exceptions.EngineUnavailableError as error:\n"
-        "    print(error)\n"
-    )
-    done = run(code)
-    assert "does not fit the Ray cluster" in done.stdout and "3.99.0" in done.stdout, done.stderr

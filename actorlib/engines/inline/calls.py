@@ -309,8 +309,10 @@ class Runner:
                     try:
                         item = next(source)
                     except StopIteration:
+                        self._in_time(call)
                         call.end_stream(stream)
                         return
+                    self._in_time(call)
                     self._add(call, stream, item)
                 if stream.closed:
                     source.close()
@@ -327,6 +329,12 @@ class Runner:
         outcome = self._engine.new_outcome(object_id(call.task_id, stream.made + 1))
         outcome.resolve(item)
         stream.add(outcome)
+
+    @staticmethod
+    def _in_time(call: Call) -> None:
+        late = call.overdue()
+        if late is not None:
+            raise late
 
     async def produce_async(self, call: Call, stream: Stream, result: Any) -> None:
         """The items of an async generator method, as they come."""

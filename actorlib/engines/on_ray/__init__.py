@@ -3,6 +3,7 @@
 * ``engine``       the operations of the seam, each a call of Ray's public API
 * ``options``      our options as Ray's
 * ``refs``         references and handles that wrap Ray's, and the way back
+* ``streams``      generators of references
 * ``hosting``      what runs in Ray's workers: tasks and actors with our surroundings
 * ``durable``      durable actors: their calls and checkpoints; ``inputs`` what calls learn from outside, ``journal``
                    where log and checkpoints lie, ``durable_view`` what can be asked of them
@@ -25,6 +26,13 @@ def start(settings: Settings) -> Engine:
     from actorlib.engines.on_ray import session
 
     return session.start(settings)
+
+
+def arguments() -> list[str]:
+    """What ``init`` takes here beside its own arguments."""
+    from actorlib.engines.on_ray import session
+
+    return session.arguments()
 
 
 def attach() -> Engine:

@@ -26,7 +26,10 @@ from actorlib.runtime.drivers import actor_state
 REPLIES_KEPT_MAX = 10_000  # of one caller; Ray has far fewer of its calls in flight
 REPLIES_BYTES_MAX = 256 << 20  # of all callers
 CALLERS_KEPT_MAX = 10_000
-VOICE_BYTES = 16
+WHO_BYTES = 8  # with these begins a caller's name: the same for all that one process, or one durable actor, calls
+TOLD = "rolled back"  # what a call has learned that was not run since its caller had to be told first
+CONSTRUCTOR = "constructor"  # in the folder: what the constructor has learned
+ROLLED_BACK = "rolled-back"  # in the folder: that something was lost
 CURRENT: list[Durable] = []  # the one of this worker
 
 
@@ -75,6 +78,7 @@ class Durable:
         CURRENT[:] = [self]
         kept = self._journal.checkpoints()
         self._journal.begin(max(kept, default=0))
+        self._rolled_back = self._look_for_losses(ray, kept)
         self._since, self._saved_at = 0, time.monotonic()
         if not kept and options.get("source") is not None:
             self._number = 0
@@ -90,7 +94,9 @@ class Durable:
         caller, sequence = (note.caller, note.sequence) if note is not None else (b"", 0)
         of_caller = self._replies.get(caller) if caller else None
         known = of_caller.get(sequence) if of_caller is not None else None
-        if known is None:
+        if known is None and self._rolled_back and note is not None and note.again and not self._knows(caller):
+            good, reply = self._tell(caller, sequence, method)
+        elif known is None:
             good, reply = self._run(caller, sequence, method, args, kwargs)
         elif known.method != method:
             raise exceptions.ReplayDivergedError(f"{method} was called where {known.method} had been, by the same call")
@@ -107,25 +113,58 @@ class Durable:
         RUNNING.call = call = self._voice(caller, sequence, None)
         good, reply, packed_reply = self._outcome(method, args, kwargs)
         RUNNING.call = None
-        self._journal.append(pack(tuple(Record(caller, sequence, method, packed, call.given, good))))
+        self._log(Record(caller, sequence, method, packed, call.given, good), packed_reply)
+        return good, reply
+
+    def _log(self, record: Record, packed_reply: bytes) -> None:
+        """Keep what a call did, before anybody sees it."""
+        self._journal.append(pack(tuple(record)))
         try:
             self._journal.check()
         except exceptions.CheckpointError as error:  # Ray sends the call to the other one when this process is gone
             print(f"actorlib: {error}", file=sys.stderr, flush=True)
             os._exit(1)
-        self._remember(caller, sequence, Reply(method, good, packed_reply))
+        self._remember(record.caller, record.sequence, Reply(record.method, record.good, packed_reply))
         self._since += 1
         every_calls, every_s = self._options.get("every_calls"), self._options.get("every_s")
         due = every_calls is not None and self._since >= every_calls
         if due or (every_s and time.monotonic() - self._saved_at >= every_s):
             self.save()
-        return good, reply
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+    def _look_for_losses(self, ray: Any, kept: list[int]) -> bool:
+        """Whether this actor ever came back without what it had kept."""
+        if self._journal.read(ROLLED_BACK) is not None:
+            return True
+        if kept or self._journal.read(CONSTRUCTOR) is not None:
+            return False
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed) and self._lose()
+
+    def _lose(self) -> bool:
+        self._journal.write(ROLLED_BACK, pack(time.time()))
+        print(f"actorlib: {self._loss()}", file=sys.stderr, flush=True)
+        return True
+
+    def _loss(self) -> str:
+        return (
+            f"{self._cls.__name__} {self._actor_id} begins anew: its log or checkpoints are not there any more. "
+            "Give it a store= that outlives its host"
+        )
+
+    def _knows(self, caller: bytes) -> bool:
+        """Whether it has heard of a caller since something was lost."""
+        who = caller[:WHO_BYTES]
+        return caller in self._replies or any(each[:WHO_BYTES] == who for each in self._replies)
+
+    def _tell(self, caller: bytes, sequence: int, method: str) -> tuple[bool, Any]:
+        error = exceptions.StateRolledBackError(f"{self._loss()}. This call was not run")
+        self._log(Record(caller, sequence, method, pack(((), {})), [(TOLD, False, error)], False), pack(error))
+        return False, error
 
     def _voice(self, caller: bytes, sequence: int, inputs: list[Any] | None) -> Call:
         """The running call, with the name under which it calls others: its own, seen from this actor."""
-        seen = hashlib.blake2b(bytes.fromhex(self._actor_id) + caller, digest_size=VOICE_BYTES).digest()
-        name = seen if caller else os.urandom(VOICE_BYTES)
-        return Call(name, sequence, inputs)
+        who = _digest(bytes.fromhex(self._actor_id))
+        return Call(who + (_digest(caller) if caller else os.urandom(WHO_BYTES)), sequence, inputs)
 
     def _outcome(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, Any, bytes]:
         """Whether it went well, the reply or the error, and that as bytes."""
@@ -189,9 +228,14 @@ class Durable:
                     len(each.packed) for kept_of in saved.replies.values() for each in kept_of.values()
                 )
                 break
+        last = max([found, *kept])
         if self.instance is None:
             self._construct(args, kwargs)
-        last = max([found, *kept])
+            if kept and not self._journal.records(0):  # no checkpoint is good, and the first log went with the oldest
+                self._rolled_back = self._lose()
+                self._number = last
+                self.save()
+                return self._number, 0
         records: list[bytes] = []
         for number in range(found, last + 1):
             records = self._journal.records(number)
@@ -205,7 +249,7 @@ class Durable:
 
     def _construct(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The constructor may learn something, too: that is kept beside the log."""
-        kept = self._journal.read("constructor")
+        kept = self._journal.read(CONSTRUCTOR)
         inputs = None if kept is None else serialization.deserialize(kept)
         RUNNING.call = call = self._voice(self._actor_id.encode(), 0, inputs)
         try:
@@ -213,9 +257,12 @@ class Durable:
         finally:
             RUNNING.call = None
         if kept is None:
-            self._journal.write("constructor", pack(call.given))
+            self._journal.write(CONSTRUCTOR, pack(call.given))
 
     def _replay(self, record: Record, is_copy: bool = False) -> None:
+        if record.inputs and record.inputs[0][0] == TOLD:
+            self._remember(record.caller, record.sequence, Reply(record.method, False, pack(record.inputs[0][2])))
+            return
         args, kwargs = serialization.deserialize(record.packed)
         RUNNING.call = self._voice(record.caller, record.sequence, list(record.inputs))
         RUNNING.call.is_copy = is_copy
@@ -285,6 +332,10 @@ def read_checkpoint(kept: journal.Journal, number: int) -> Saved | None:
 
 def unpack(record: bytes) -> Record:
     return Record(*serialization.deserialize(record))
+
+
+def _digest(name: bytes) -> bytes:
+    return hashlib.blake2b(name, digest_size=WHO_BYTES).digest()
 
 
 def pack(value: Any) -> bytes:

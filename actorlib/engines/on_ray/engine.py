@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from actorlib import exceptions
-from actorlib.actor import ActorHandle, MethodInfo
+from actorlib.actor import ActorHandle, MethodInfo, methods_to_wire
 from actorlib.engine import (
     DYNAMIC,
     STREAMING,
@@ -29,6 +29,7 @@ from actorlib.engines.on_ray.durable_view import DurableView
 from actorlib.engines.on_ray.hosting import Note
 from actorlib.engines.on_ray.inputs import RUNNING
 from actorlib.engines.on_ray.refs import RayHandle, RayRef, handle_of, restore_handle
+from actorlib.engines.on_ray.streams import generator_of
 from actorlib.engines.on_ray.view import RayView
 from actorlib.engines.on_ray.watching import Watching
 from actorlib.object_ref import ObjectRef, ObjectRefGenerator
@@ -40,6 +41,7 @@ INTERNAL |= {"__ray_terminate__": "actorlib_terminate", "__actorlib_durable__": 
 KILL_S_MAX, KILL_LOOK_S = 10.0, 0.01
 KV_NAMESPACE = b"actorlib"
 NOBODY = "actorlib:nobody"  # no actor has this name
+Hosted = tuple[Any, tuple[Any, ...]]  # Ray's class, and what makes our handles of Ray's
 
 
 class RayEngine(RayView):
@@ -55,13 +57,14 @@ class RayEngine(RayView):
         super().__init__(ray)
         self._ends_ray = ends_ray
         self._tasks: dict[int, tuple[TaskOptions, FunctionRecord, Any]] = {}
-        self._classes: dict[int, tuple[FunctionRecord, dict[int, tuple[ActorOptions, Any]]]] = {}
+        self._classes: dict[int, tuple[FunctionRecord, dict[int, tuple[ActorOptions, Hosted]]]] = {}
         self._methods: dict[int, tuple[MethodOptions, dict[str, Any]]] = {}
         self._deadlines = Deadlines(self._overdue)
         self._watching = Watching(ray)
         self._caller = os.urandom(8)
         self._me = b""  # the actor that lives in this process
         self._sequences: dict[bytes, itertools.count[int]] = {}
+        self._called: dict[bytes, None] = {}  # durable actors, from here
         self.closed = False
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -79,7 +82,10 @@ class RayEngine(RayView):
         note = self._note(options.timeout_s)
         if note is not None:
             args = (note, *args)
-        result = known[2].remote(*args, **kwargs)
+        try:
+            result = known[2].remote(*args, **kwargs)
+        except TypeError as error:
+            raise errors.behind(error) from None
         return self._given(result, options.num_returns, (options.name or record.name, options.resources), note)
 
     def _remote_function(self, record: FunctionRecord, with_options: TaskOptions) -> Any:
@@ -96,13 +102,14 @@ class RayEngine(RayView):
         return Note(min(limits))
 
     def _given(self, result: Any, count: int, about: tuple[Any, ...], note: Note | None) -> Any:
-        if count == STREAMING:
-            generator: Any = ObjectRefGenerator(b"", self)
-            generator._state = (result, RayRef(result.completed(), about), about)
-            return generator
         expires_at = None
         if note is not None and note.expires_at is not None:
             expires_at = time.monotonic() + note.expires_at - time.time()
+        if count == STREAMING:
+            generator = generator_of(result, about, expires_at)
+            if expires_at is not None:
+                self._deadlines.add(expires_at, weakref.ref(generator.completed()))
+            return generator
         if count in (1, DYNAMIC):
             ref = RayRef(result, about, expires_at)
             if expires_at is not None:
@@ -134,28 +141,33 @@ class RayEngine(RayView):
         kwargs: dict[str, Any],
         options: ActorOptions,
     ) -> ActorHandle[Any]:
-        remote_class = self._remote_class(record, options)
+        remote_class, about = self._remote_class(record, methods, options)
         args, kwargs = _as_rays(args, kwargs)
-        rays = remote_class.remote(*args, **kwargs)
-        extra: dict[str, Any] = {
-            "durable": options.checkpoint is not None,
-            "checkpoint": options.checkpoint,
-            "concurrency_groups": tuple(options.concurrency_groups),
-            "timeout_s": options.timeout_s,
-        }
-        handle = RayHandle(rays, record.name.rsplit(".", 1)[-1], methods, extra)
+        try:
+            handle = restore_handle(remote_class.remote(*args, **kwargs), *about)
+        except TypeError as error:
+            raise errors.behind(error) from None
         if options.name:
             self._remember(handle)
         return handle
 
-    def _remote_class(self, record: FunctionRecord, with_options: ActorOptions) -> Any:
+    def _remote_class(
+        self, record: FunctionRecord, methods: dict[str, MethodInfo], with_options: ActorOptions
+    ) -> Hosted:
         known = self._classes.setdefault(id(record), (record, {}))[1]
         found = known.get(id(with_options))
         if found is None or found[0] is not with_options:
-            made = hosting.make_class(record.function, with_options.checkpoint)
-            arguments = options.of_actor(with_options)
-            remote_class = self.ray.remote(**arguments)(made) if arguments else self.ray.remote(made)
-            found = known[id(with_options)] = (with_options, remote_class)
+            extra: dict[str, Any] = {
+                "durable": with_options.checkpoint is not None,
+                "checkpoint": with_options.checkpoint,
+                "concurrency_groups": tuple(with_options.concurrency_groups),
+                "timeout_s": with_options.timeout_s,
+            }
+            about = (record.name.rsplit(".", 1)[-1], methods_to_wire(methods), extra)
+            settings = {name: options.of_method_in_class(info.options) for name, info in methods.items()}
+            made = hosting.make_class(record.function, with_options.checkpoint, settings, about)
+            remote_class = self.ray.remote(**options.of_actor(with_options))(made)
+            found = known[id(with_options)] = (with_options, (remote_class, about))
         return found[1]
 
     def _remember(self, handle: RayHandle) -> None:
@@ -212,12 +224,16 @@ class RayEngine(RayView):
             else:
                 note.caller = self._caller
                 note.sequence = next(self._sequences.setdefault(handle._actor_id, itertools.count(1)))
+            note.again = handle._actor_id in self._called
+            self._called[handle._actor_id] = None
         if note is not None:
             args = (note, *args)
         if self._watching.listeners:
             self._watching.look_for_dead_letter(handle, method)
         try:
             result = target.remote(*args, **kwargs)
+        except TypeError as error:
+            raise errors.behind(error) from None
         except self.ray.exceptions.RayError as error:
             raise errors.ours(error) from error
         return self._given(result, options.num_returns, (f"{handle._class_name}.{method}", None), note)
@@ -232,7 +248,10 @@ class RayEngine(RayView):
 
     # -- objects -------------------------------------------------------------------------------------------------------
     def put(self, value: Any) -> RayRef:
-        return RayRef(self.ray.put(value))
+        try:
+            return RayRef(self.ray.put(value))
+        except TypeError as error:
+            raise errors.behind(error) from None
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         if self._me and RUNNING.call is not None:
@@ -245,11 +264,8 @@ class RayEngine(RayView):
         ends_at = None if timeout is None else time.monotonic() + timeout
         if hosting.in_async_method():
             self._refuse_blocking(rays)
-        deadlines = [ref.expires_at for ref in refs if ref.expires_at is not None]  # type: ignore[attr-defined]
-        own = hosting.EXPIRES_AT.get()
-        if own is not None:
-            deadlines.append(time.monotonic() + own - time.time())
         try:
+            deadlines = self._deadlines_of(refs)
             if not deadlines:
                 found: list[Any] = self.ray.get(rays, timeout=timeout)
                 return found
@@ -258,11 +274,18 @@ class RayEngine(RayView):
             raise exceptions.GetTimeoutError(self._timeout_text(refs, timeout)) from error
         except Exception as error:
             raised = error if len(rays) == 1 else self._first_error(rays, ends_at) or error
-            late = next((ref for ref in refs if self._is_late(ref)), None)
-            if late is not None and isinstance(raised, self.ray.exceptions.TaskCancelledError):
-                raise self._late(late) from raised
-            mapped = errors.ours(raised)
+            late = next((ref for ref in refs if ref.is_late), refs[0])  # type: ignore[attr-defined]
+            mapped = late.raised(raised)  # type: ignore[attr-defined]
             raise mapped from mapped.__cause__
+
+    def _deadlines_of(self, refs: Sequence[ObjectRef[Any]]) -> list[float]:
+        """Until when to wait: for each that is not there yet and has a deadline, and for whoever asks."""
+        found = {ref.rays: ref.expires_at for ref in refs if ref.expires_at is not None}  # type: ignore[attr-defined]
+        if found:
+            for rays in self.ray.wait(list(found), num_returns=len(found), timeout=0, fetch_local=False)[0]:
+                del found[rays]
+        own = hosting.EXPIRES_AT.get()
+        return [*found.values(), *([] if own is None else [time.monotonic() + own - time.time()])]
 
     def _first_error(self, rays: list[Any], ends_at: float | None) -> Exception | None:
         """The first by position: of several that fail, Ray raises the one that it hears of first."""
@@ -285,16 +308,9 @@ class RayEngine(RayView):
         try:
             return self.ray.get(rays, timeout=left)  # type: ignore[no-any-return]
         except self.ray.exceptions.GetTimeoutError as error:
-            late = next((ref for ref in refs if self._is_late(ref)), refs[0])
-            raise self._late(late) from error
-
-    @staticmethod
-    def _is_late(ref: Any) -> bool:
-        return ref.expires_at is not None and time.monotonic() >= ref.expires_at
-
-    def _late(self, ref: Any) -> exceptions.DeadlineExceededError:
-        self._overdue(ref)
-        return exceptions.DeadlineExceededError(f"{_name(ref)} was not done within its timeout_s, or its caller's")
+            late: Any = next((ref for ref in refs if ref.is_late), refs[0])  # type: ignore[attr-defined]
+            self._overdue(late)
+            raise late.too_late() from error
 
     def _refuse_blocking(self, rays: list[Any]) -> None:
         if rays and len(self.ray.wait(rays, num_returns=len(rays), timeout=0)[0]) < len(rays):
@@ -313,7 +329,7 @@ class RayEngine(RayView):
     def why_pending(self, ref: ObjectRef[Any]) -> str:
         demand = ref.about[1] if ref.about else None  # type: ignore[attr-defined]
         never = self.why_never(demand) if demand else ""
-        return f"{_name(ref)} is pending{never}"
+        return f"{ref.name} is pending{never}"  # type: ignore[attr-defined]
 
     def wait(
         self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool
@@ -356,31 +372,19 @@ class RayEngine(RayView):
 
     # -- generators ----------------------------------------------------------------------------------------------------
     def next_item(self, generator: ObjectRefGenerator[Any], timeout: float | None) -> RayRef | None:
-        rays, _, about = generator._state
-        try:
-            item = rays._next_sync(timeout_s=timeout)
-        except StopIteration:
-            return None
-        if item.is_nil():
-            raise exceptions.GetTimeoutError(f"no item of {about[0]} within {timeout} s")
-        return RayRef(item, about)
+        item: RayRef | None = generator._state[0].next_item(timeout)
+        return item
 
     def when_item(self, generator: ObjectRefGenerator[Any], callback: Callable[[], None]) -> None:
         import asyncio
 
-        rays, _, about = generator._state
-        loop = asyncio.get_running_loop()
+        stream = generator._state[0]
 
         async def follow() -> None:
-            try:
-                item = await rays._next_async(timeout_s=None)
-            except StopAsyncIteration:
-                generator._state = (_Taken(rays, None, True), generator._state[1], about)
-            else:
-                generator._state = (_Taken(rays, item, False), generator._state[1], about)
+            await stream.take()
             callback()
 
-        generator._following = loop.create_task(follow())  # type: ignore[attr-defined]
+        generator._following = asyncio.get_running_loop().create_task(follow())  # type: ignore[attr-defined]
 
     def close_generator(self, generator: ObjectRefGenerator[Any]) -> None:
         state, generator._state = generator._state, None
@@ -447,9 +451,9 @@ class RayEngine(RayView):
         self._watching.give_up()
         self.ray.actor.exit_actor()
 
-    def becomes(self, actor_id: str) -> None:
-        """An actor is about to live in this process."""
-        self._me = bytes.fromhex(actor_id)
+    def becomes(self, actor_id: str, about: tuple[Any, ...]) -> None:
+        """An actor is about to live in this process; ``about`` is what its handles know."""
+        self._me, self.about_me = bytes.fromhex(actor_id), about
 
     def could_not_become(self) -> None:
         """Its constructor has raised."""
@@ -503,29 +507,6 @@ class RayEngine(RayView):
         self._deadlines.close()
         if self._ends_ray:
             self.ray.shutdown()
-
-
-class _Taken:
-    """A stream of Ray's whose next item was already taken, for whoever asks next."""
-
-    def __init__(self, rays: Any, item: Any, ended: bool) -> None:
-        self._rays, self._item, self._ended = rays, item, ended
-
-    def _next_sync(self, timeout_s: float | None = None) -> Any:
-        if self._ended:
-            raise StopIteration
-        item, self._item = self._item, None
-        return item if item is not None else self._rays._next_sync(timeout_s=timeout_s)
-
-    async def _next_async(self, timeout_s: float | None = None) -> Any:
-        if self._ended:
-            raise StopAsyncIteration
-        item, self._item = self._item, None
-        return item if item is not None else await self._rays._next_async(timeout_s=timeout_s)
-
-
-def _name(ref: Any) -> str:
-    return ref.about[0] if ref.about else f"object {ref.hex()[:16]}"
 
 
 def _as_rays(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,39 +7,17 @@ from typing import Any
 from actorlib import exceptions
 from actorlib.engines.on_ray import ends
 
-# By name, since not every version of Ray has every class. The first that fits counts: subclasses stand first.
-NAMES = (
-    ("ActorUnschedulableError", exceptions.ActorUnschedulableError),
-    ("TaskUnschedulableError", exceptions.TaskUnschedulableError),
-    ("ActorUnavailableError", exceptions.ActorUnavailableError),
-    ("ActorDiedError", exceptions.ActorDiedError),
-    ("RayActorError", exceptions.ActorDiedError),
-    ("TaskCancelledError", exceptions.TaskCancelledError),
-    ("GetTimeoutError", exceptions.GetTimeoutError),
-    ("OutOfMemoryError", exceptions.OutOfMemoryError),
-    ("NodeDiedError", exceptions.NodeDiedError),
-    ("WorkerCrashedError", exceptions.WorkerCrashedError),
-    ("LocalRayletDiedError", exceptions.NodeDiedError),
-    ("OwnerDiedError", exceptions.OwnerDiedError),
-    ("ObjectFetchTimedOutError", exceptions.ObjectFetchTimedOutError),
-    (
-        "ObjectReconstructionFailedMaxAttemptsExceededError",
-        exceptions.ObjectReconstructionFailedMaxAttemptsExceededError,
-    ),
-    (
-        "ObjectReconstructionFailedLineageEvictedError",
-        exceptions.ObjectReconstructionFailedLineageEvictedError,
-    ),
-    ("ObjectReconstructionFailedError", exceptions.ObjectReconstructionFailedError),
-    ("ObjectLostError", exceptions.ObjectLostError),
-    ("ObjectStoreFullError", exceptions.ObjectStoreFullError),
-    ("OutOfDiskError", exceptions.OutOfDiskError),
-    ("RuntimeEnvSetupError", exceptions.RuntimeEnvSetupError),
-    ("PendingCallsLimitExceeded", exceptions.PendingCallsLimitExceeded),
-    ("ActorPlacementGroupRemoved", exceptions.PlacementGroupError),
-    ("TaskPlacementGroupRemoved", exceptions.PlacementGroupError),
-    ("AsyncioActorExit", exceptions.AsyncioActorExit),
-)
+# Ray's base class of actors' errors says that the actor is dead; ours only that something is wrong with it.
+OURS = {"RayActorError": exceptions.ActorDiedError}
+
+
+def kind_of(error: BaseException) -> type[exceptions.ActorlibError]:
+    """Our class for one of Ray's: the contract keeps Ray's names, so the nearest of its classes that has one counts."""
+    for theirs in type(error).__mro__:
+        found = OURS.get(theirs.__name__) or getattr(exceptions, theirs.__name__, None)
+        if isinstance(found, type) and issubclass(found, exceptions.ActorlibError):
+            return found
+    return exceptions.ActorlibError
 
 
 def ours(error: BaseException) -> BaseException:
@@ -56,11 +34,19 @@ def ours(error: BaseException) -> BaseException:
     if known is not None:
         _, reason, said = known
         return _caused(said or exceptions.ActorDiedError(f"the actor is dead: {reason}"), error)
-    for name, kind in NAMES:
-        theirs = getattr(rays, name, None)
-        if theirs is not None and isinstance(error, theirs):
-            return _caused(kind(str(error)), error)
-    return _caused(exceptions.ActorlibError(f"{type(error).__name__}: {error}"), error)
+    kind = kind_of(error)
+    text = str(error) if kind is not exceptions.ActorlibError else f"{type(error).__name__}: {error}"
+    return _caused(kind(text), error)
+
+
+def behind(error: TypeError) -> BaseException:
+    """What of ours is behind Ray's word that something can't be pickled; the word itself if nothing is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, exceptions.WrongEngineError):
+            return cause
+        cause = cause.__cause__
+    return error
 
 
 def _caused(error: BaseException, cause: BaseException) -> BaseException:

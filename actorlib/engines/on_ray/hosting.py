@@ -24,20 +24,25 @@ from actorlib.engine import DYNAMIC, STREAMING, several_results
 
 
 class Note:
-    """What a call carries: until when it must be done (wall clock), and for durable actors who made it."""
+    """What a call carries: until when it must be done (wall clock), and for durable actors who made it.
 
-    __slots__ = ("caller", "expires_at", "sequence")
+    ``again``: who made it has called that actor before.
+    """
 
-    def __init__(self, expires_at: float | None, caller: bytes = b"", sequence: int = 0) -> None:
+    __slots__ = ("again", "caller", "expires_at", "sequence")
+
+    def __init__(self, expires_at: float | None, caller: bytes = b"", sequence: int = 0, again: bool = False) -> None:
         self.expires_at = expires_at
         self.caller = caller
         self.sequence = sequence
+        self.again = again
 
     def __reduce__(self) -> Any:
-        return Note, (self.expires_at, self.caller, self.sequence)
+        return Note, (self.expires_at, self.caller, self.sequence, self.again)
 
 
 WITH_INSTANCE = "__ray_call__"
+TURN_S = 0.1
 
 EXPIRES_AT: contextvars.ContextVar[float | None] = contextvars.ContextVar("actorlib_ray_expires_at", default=None)
 FUNCTION: contextvars.ContextVar[str | None] = contextvars.ContextVar("actorlib_ray_function", default=None)
@@ -101,6 +106,7 @@ def iterate(result: Any) -> Iterator[Any]:
         yield from (item for item in result)  # a generator: Ray sends to it, and not every iterator takes that
         return
     loop = asyncio.new_event_loop()
+    _turn(loop)
     try:
         while True:
             try:
@@ -109,6 +115,16 @@ def iterate(result: Any) -> Iterator[Any]:
                 return
     finally:
         loop.close()
+
+
+async def _awake(coroutine: Any) -> Any:
+    _turn(asyncio.get_running_loop())
+    return await coroutine
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Have a loop run some Python now and then: Ray's cancel interrupts nothing else."""
+    loop.call_later(TURN_S, _turn, loop)
 
 
 def make_task(function: Callable[..., Any], name: str, count: int) -> Callable[..., Any]:
@@ -120,7 +136,7 @@ def make_task(function: Callable[..., Any], name: str, count: int) -> Callable[.
         with readable(name):
             result = function(*args, **kwargs)
             if inspect.iscoroutine(result):
-                result = asyncio.run(result)
+                result = asyncio.run(_awake(result))
             return several(result, count)
 
     def stream(*args: Any, **kwargs: Any) -> Any:
@@ -135,8 +151,16 @@ def make_task(function: Callable[..., Any], name: str, count: int) -> Callable[.
     return made
 
 
-def make_class(cls: Any, checkpoint: dict[str, Any] | None) -> type:
-    """A class for ``ray.remote`` whose instances hold one of the user's."""
+def make_class(
+    cls: Any, checkpoint: dict[str, Any] | None, settings: dict[str, dict[str, Any]], about: tuple[Any, ...]
+) -> type:
+    """A class for ``ray.remote`` whose instances hold one of the user's.
+
+    ``settings`` has the arguments of ``ray.method`` by method, so that plain Ray calls them alike; ``about`` is what
+    makes a handle of ours of one of Ray's.
+    """
+    import ray
+
     members: dict[str, Any] = {}
     name = cls.__name__
 
@@ -145,7 +169,7 @@ def make_class(cls: Any, checkpoint: dict[str, Any] | None) -> type:
         begin(note, f"{name}.__init__")
         self._actorlib, self._durable = None, None
         engine = prepare()
-        engine.becomes(sys.modules["ray"].get_runtime_context().get_actor_id())
+        engine.becomes(sys.modules["ray"].get_runtime_context().get_actor_id(), about)
         try:
             if checkpoint is not None:
                 from actorlib.engines.on_ray.durable import Durable
@@ -185,18 +209,24 @@ def make_class(cls: Any, checkpoint: dict[str, Any] | None) -> type:
                 found()
 
     members.update(__init__=construct, actorlib_call=call_with_instance, actorlib_ready=ready)
-    members.update(actorlib_durable=ask_durable)
     members.update(actorlib_terminate=terminate, __ray_shutdown__=leave)
+    if checkpoint is not None:
+        members.update(actorlib_durable=ask_durable)
     for method, item in inspect.getmembers(cls, callable):
         if isinstance(item, type) or (method.startswith("__") and method != "__call__"):
             continue
-        members[method] = make_method(method, item, f"{name}.{method}", checkpoint is not None)
+        given = settings.get(method, {})
+        streams = given.get("num_returns") == "streaming"
+        made = make_method(method, item, f"{name}.{method}", checkpoint is not None, streams)
+        members[method] = ray.method(**given)(made) if given else made
     members["__module__"] = cls.__module__
     return type(name, (), members)
 
 
-def make_method(method: str, item: Any, label: str, is_durable: bool) -> Callable[..., Any]:
+def make_method(method: str, item: Any, label: str, is_durable: bool, streams: bool) -> Callable[..., Any]:
     """One method of the class that Ray sees, of the same kind as the user's: plain, generator, async or both.
+
+    One that ``streams`` gives something that is iterated, and need not be a generator.
 
     A durable actor runs one call at a time, so there its async methods are plain ones.
     """
@@ -231,7 +261,7 @@ def make_method(method: str, item: Any, label: str, is_durable: bool) -> Callabl
         with readable(label):
             return getattr(self._actorlib, method)(*args, **kwargs)
 
-    is_stream = inspect.isgeneratorfunction(item) or inspect.isasyncgenfunction(item)
+    is_stream = streams or inspect.isgeneratorfunction(item) or inspect.isasyncgenfunction(item)
     if inspect.isasyncgenfunction(item) and not is_durable:
         made: Any = asynchronous_stream
     elif inspect.iscoroutinefunction(item) and not is_durable:

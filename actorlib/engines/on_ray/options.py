@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from actorlib import exceptions
 from actorlib.engine import DYNAMIC, STREAMING, ActorOptions, MethodOptions, TaskOptions
 
 UNITS = 10_000
+EXISTS = "exists()"  # as util.scheduling_strategies writes it
 
 
 def refuse(what: str, way_out: str) -> exceptions.NotSupportedByEngineError:
@@ -51,7 +53,7 @@ def placing(strategy: tuple[Any, ...]) -> dict[str, Any]:
         }
     if kind == "labels":
         hard, soft = strategy[1], strategy[2]
-        if not soft:
+        if not soft and not any(text.endswith(EXISTS) for text in hard.values()):
             return {"label_selector": dict(hard)}
         both = rays.NodeLabelSchedulingStrategy(hard=_conditions(hard), soft=_conditions(soft))
         return {"scheduling_strategy": both}
@@ -59,11 +61,14 @@ def placing(strategy: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _conditions(wanted: dict[str, str]) -> dict[str, Any]:
-    from ray.util.scheduling_strategies import In, NotIn
+    from ray.util.scheduling_strategies import DoesNotExist, Exists, In, NotIn
 
     found: dict[str, Any] = {}
     for name, text in wanted.items():
         negated, bare = text.startswith("!"), text.lstrip("!")
+        if bare == EXISTS:
+            found[name] = DoesNotExist() if negated else Exists()
+            continue
         values = [part.strip() for part in bare[3:-1].split(",")] if bare.startswith("in(") else [bare]
         found[name] = NotIn(*values) if negated else In(*values)
     return found
@@ -74,7 +79,10 @@ def environment(text: str) -> dict[str, Any]:
         return {}
     given = json.loads(text)
     if given.pop("preload", None):
-        raise refuse("preload in a runtime_env", "import the modules inside the task, or use Ray's own runtime_env")
+        raise refuse("preload in a runtime_env", "import the modules inside the task, or init(preload=...)")
+    paths = [given.get("working_dir", ""), *given.get("py_modules", ())]
+    if any(path and "://" not in path for path in paths):
+        raise refuse("a local directory in the runtime_env of a task or actor", "init(runtime_env=...), or a URL")
     return {"runtime_env": given}
 
 
@@ -165,3 +173,11 @@ def of_method(options: MethodOptions) -> dict[str, Any]:
     if options.backpressure > 0:
         found["_generator_backpressure_num_objects"] = options.backpressure
     return found
+
+
+def of_method_in_class(options: MethodOptions) -> dict[str, Any]:
+    """A method's options for ``ray.method``, so that who calls it in plain Ray has them as well."""
+    given = of_method(dataclasses.replace(options, name="", priority=0))
+    if options.num_returns == DYNAMIC or isinstance(options.retry_exceptions, bytes):
+        return {}
+    return given

@@ -8,15 +8,17 @@ from collections.abc import Generator
 from typing import Any, ClassVar
 
 from actorlib import engine as _engine
+from actorlib import exceptions
 from actorlib.actor import ActorHandle, MethodInfo, methods_from_wire, methods_to_wire
 from actorlib.engine import STREAMING, MethodOptions
 from actorlib.engines.on_ray import errors
 from actorlib.engines.on_ray.inputs import RUNNING
-from actorlib.object_ref import ObjectRef
+from actorlib.object_ref import ObjectRef, ObjectRefGenerator
 from actorlib.transport.ids import TaskID
 from actorlib.transport.link import NOWHERE
 
 INDEX_BYTES = 4
+ASKS_DURABLE = "actorlib_durable"  # a method that only durable actors have
 
 
 def _nothing(_: bytes) -> None:
@@ -46,7 +48,7 @@ class RayRef(ObjectRef[Any]):
         def settle(done: concurrent.futures.Future[Any]) -> None:
             error = done.exception()
             if error is not None:
-                future.set_exception(errors.ours(error))
+                future.set_exception(self.raised(error))
             else:
                 future.set_result(done.result())
 
@@ -66,7 +68,28 @@ class RayRef(ObjectRef[Any]):
         try:
             return await self.rays
         except Exception as error:
-            raise errors.ours(error) from error
+            mapped = self.raised(error)
+            raise mapped from mapped.__cause__
+
+    @property
+    def is_late(self) -> bool:
+        return self.expires_at is not None and time.monotonic() >= self.expires_at
+
+    @property
+    def name(self) -> str:
+        return self.about[0] if self.about else f"object {self.hex()[:16]}"
+
+    def too_late(self) -> exceptions.DeadlineExceededError:
+        return exceptions.DeadlineExceededError(f"{self.name} was not done within its timeout_s, or its caller's")
+
+    def raised(self, error: BaseException) -> BaseException:
+        """What is raised here for what Ray raised: who is late was cancelled for it."""
+        mapped = errors.ours(error)
+        if self.is_late and isinstance(mapped, exceptions.TaskCancelledError):
+            late = self.too_late()
+            late.__cause__ = error
+            return late
+        return mapped
 
     def __reduce__(self) -> Any:
         current = _engine.current_or_none()
@@ -104,33 +127,61 @@ def restore_handle(rays: Any, class_name: str, methods: tuple[Any, ...], extra: 
 
 def handle_of(rays: Any) -> RayHandle:
     """A handle around one of Ray's that we know nothing more of: its methods by what Ray knows."""
+    returns = getattr(rays, "_ray_method_num_returns", {})
     generators = getattr(rays, "_ray_method_is_generator", {})
+    signatures = getattr(rays, "_ray_method_signatures", {})
     methods = {
-        name: MethodInfo(MethodOptions(num_returns=STREAMING if generators.get(name) else 1), None)
-        for name in getattr(rays, "_ray_method_signatures", {})
-        if not name.startswith("__")
+        name: MethodInfo(MethodOptions(num_returns=_count(returns.get(name), generators.get(name, False))), None)
+        for name in signatures
+        if not name.startswith(("__", "actorlib_"))
     }
     descriptor = getattr(rays, "_ray_actor_creation_function_descriptor", None)
-    return RayHandle(rays, getattr(descriptor, "class_name", "actor").rsplit(".", 1)[-1], methods, {})
+    class_name = getattr(descriptor, "class_name", "actor").rsplit(".", 1)[-1]
+    return RayHandle(rays, class_name, methods, {"durable": ASKS_DURABLE in signatures})
+
+
+def _count(given: Any, is_generator: bool) -> int:
+    """``num_returns`` of a method as the seam has it, from what Ray keeps."""
+    if isinstance(given, int) and given >= 0:
+        return given
+    return STREAMING if is_generator or given == "streaming" else 1
 
 
 def from_ray(thing: Any) -> Any:
-    """Our reference or handle around one of Ray's; containers are gone through, other values are left."""
+    """Our reference, handle or generator around one of Ray's; containers are gone through, other values are left.
+
+    Example:
+        >>> total = actorlib.get(add.remote(actorlib.from_ray(ray_task.remote())))  # doctest: +SKIP
+    """
     import ray
 
     if isinstance(thing, ray.ObjectRef):
         return RayRef(thing)
     if isinstance(thing, ray.actor.ActorHandle):
         return handle_of(thing)
+    if isinstance(thing, ray.ObjectRefGenerator):
+        from actorlib.engines.on_ray.streams import generator_of
+
+        return generator_of(thing)
     return _through(thing, from_ray)
 
 
 def to_ray(thing: Any) -> Any:
-    """Ray's reference or handle inside one of ours; containers are gone through, other values are left."""
+    """Ray's reference, handle or generator inside one of ours; containers are gone through, other values are left.
+
+    Raises:
+        WrongEngineError: for references and handles of another engine.
+    """
     if isinstance(thing, RayRef):
         return thing.rays
     if isinstance(thing, RayHandle):
         return thing._rays
+    if isinstance(thing, ObjectRef | ActorHandle):
+        raise exceptions.WrongEngineError(
+            f"{thing!r} is of the engine {thing.engine_name!r}, so nothing of Ray is in it"
+        )
+    if isinstance(thing, ObjectRefGenerator):
+        return thing._state[0].rays
     return _through(thing, to_ray)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import importlib
 import importlib.util
+import inspect
 import os
 import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actorlib import api, exceptions, options
@@ -20,7 +21,12 @@ from actorlib.engines.registry import Settings
 
 OLDEST = (2, 49)
 CONNECT_S_MAX = 10.0
+# How a client of gRPC, which Ray's head speaks, begins: the preface of HTTP/2 and a frame of settings. The answer
+# begins with another.
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+FRAME_HEAD_BYTES, KIND_AT, SETTINGS = 9, 3, 4
 INSTALL = "pip install 'actorlib[ray]'"
+OURS = ("actorlib", "cloudpickle")  # pure Python; what else we need in workers, Ray needs as well
 
 
 def load_ray() -> Any:
@@ -38,30 +44,40 @@ def load_ray() -> Any:
     return ray
 
 
+def arguments() -> list[str]:
+    """Those of ``ray.init``."""
+    return [name for name in inspect.signature(load_ray().init).parameters if name != "kwargs"]
+
+
 def start(settings: Settings) -> Engine:
     """Start Ray on this machine, or join the cluster at the address; see ``actorlib.init``."""
     ray = load_ray()
     if settings.address is not None and settings.address.startswith("ray://"):
         raise refuse("Ray Client addresses (ray://)", "run the program on a node of the cluster, or submit it as a job")
-    ours = ray.is_initialized()
-    if not ours:
+    was_there = ray.is_initialized()
+    if not was_there:
         _connect(ray, settings)
     try:
         missing = _missing_in_workers(ray)
-        if missing and not ours:
-            folder = _package()
+        if missing and was_there:
+            raise exceptions.EngineUnavailableError(
+                f"Ray runs in this process already, and its workers have no {' and no '.join(missing)}: call "
+                'actorlib.init(engine="ray") instead of ray.init(), and they are sent'
+            )
+        if missing:
             ray.shutdown()
-            _connect(ray, settings, folder)
+            with tempfile.TemporaryDirectory(prefix="actorlib-package-") as folder:
+                _connect(ray, settings, [_copy(name, folder) for name in missing])
     except BaseException:
-        if not ours:
+        if not was_there:
             ray.shutdown()
         raise
     from actorlib.engines.on_ray.engine import RayEngine
 
-    return RayEngine(ends_ray=not ours)
+    return RayEngine(ends_ray=not was_there)
 
 
-def _connect(ray: Any, settings: Settings, package: str | None = None) -> None:
+def _connect(ray: Any, settings: Settings, packages: Sequence[str] = ()) -> None:
     given: dict[str, Any] = {
         "address": settings.address,
         "num_cpus": settings.num_cpus,
@@ -82,8 +98,8 @@ def _connect(ray: Any, settings: Settings, package: str | None = None) -> None:
     if preload:
         environment["worker_process_setup_hook"] = _importing(preload)
     options.runtime_env({key: value for key, value in environment.items() if key == "env_vars"})
-    if package is not None:
-        environment["py_modules"] = [*environment.get("py_modules", []), package]
+    if packages:
+        environment["py_modules"] = [*environment.get("py_modules", []), *packages]
     if environment:
         arguments["runtime_env"] = environment
     try:
@@ -102,10 +118,17 @@ def _connect(ray: Any, settings: Settings, package: str | None = None) -> None:
 
 
 def _knock(address: str | None) -> None:
-    """Whether anybody listens there: Ray itself would try for minutes. Raises OSError."""
+    """Whether a head of Ray could listen there: Ray itself would try for minutes. Raises OSError."""
     host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S_MAX).close()
+    if not host or not port.isdigit():
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S_MAX) as there:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return
+        there.sendall(GREETING)
+        head = there.recv(FRAME_HEAD_BYTES)
+        if len(head) <= KIND_AT or head[KIND_AT] != SETTINGS:
+            raise ConnectionError("what listens there does not speak as Ray's head does")
 
 
 def _importing(modules: list[str]) -> Callable[[], None]:
@@ -120,24 +143,23 @@ def _importing(modules: list[str]) -> Callable[[], None]:
     return load
 
 
-def _missing_in_workers(ray: Any) -> bool:
-    """Whether this package must be sent along. Asked of one worker, in plain Ray."""
+def _missing_in_workers(ray: Any) -> list[str]:
+    """The packages that must be sent along. Asked of one worker, in plain Ray."""
 
-    def look() -> bool:
+    def look(names: tuple[str, ...]) -> list[str]:
         import importlib.util
 
-        return importlib.util.find_spec("actorlib") is not None
+        return [name for name in names if importlib.util.find_spec(name) is None]
 
-    return not ray.get(ray.remote(num_cpus=0)(look).remote(), timeout=120)
+    missing: list[str] = ray.get(ray.remote(num_cpus=0)(look).remote(OURS), timeout=120)
+    return missing
 
 
-def _package() -> str:
-    """A copy of this package with its links followed, for Ray to send."""
-    import actorlib
-
-    target = os.path.join(tempfile.mkdtemp(prefix="actorlib-package-"), "actorlib")
+def _copy(package: str, folder: str) -> str:
+    """A copy of a package with its links followed, for Ray to send."""
+    source = os.path.dirname(str(importlib.import_module(package).__file__))
     ignore = shutil.ignore_patterns("__pycache__")
-    return shutil.copytree(os.path.dirname(actorlib.__file__), target, symlinks=False, ignore=ignore)
+    return shutil.copytree(source, os.path.join(folder, package), symlinks=False, ignore=ignore)
 
 
 def attach() -> Engine:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from typing import Any
 
 from actorlib.engine import resource_map
 from actorlib.engines.on_ray import groups, hosting, watching
 from actorlib.engines.on_ray.options import refuse
-from actorlib.engines.on_ray.refs import handle_of
+from actorlib.engines.on_ray.refs import restore_handle
 
 
 class RayView:
@@ -18,6 +20,7 @@ class RayView:
         self.ray = ray
         about = ray.get_runtime_context()
         self.namespace: str = about.namespace
+        self.about_me: tuple[Any, ...] = ()  # what makes a handle of the actor that lives in this process
         self.address_info: dict[str, Any] = {
             "address": about.gcs_address,
             "node_id": about.get_node_id(),
@@ -56,7 +59,7 @@ class RayView:
             "jobs": self._job_rows,
             "actors": self._actor_rows,
             "groups": lambda: groups.rows(None, None),
-            "objects": list,
+            "objects": self._no_object_rows,
             "tasks": self._task_rows,
         }
         if table not in tables:
@@ -110,25 +113,44 @@ class RayView:
         ]
 
     def _task_rows(self) -> list[dict[str, Any]]:
-        """From Ray's timeline, which knows of tasks that have ended; their errors only Ray's dashboard knows."""
-        return [
-            {
-                "task_id": event["args"].get("task_id", ""),
-                "name": event["cat"].removeprefix("task::"),
-                "state": "FINISHED",
-                "time_s": (event["ts"] + event["dur"]) / 1e6,
-                "worker_id": str(event["tid"]),
-                "error": "",
-                "duration_us": int(event["dur"]),
-            }
-            for event in reversed(self.ray.timeline() or [])
-            if event.get("ph") == "X" and event["cat"].startswith("task::")
-        ]
+        """From the events that Ray's timeline is made of; one row for each attempt that has begun, the newest first."""
+        from ray.core.generated.common_pb2 import TaskStatus
+
+        rows = []
+        for event in self._task_events():
+            reached = event.state_updates.state_ts_ns
+            if not reached:
+                continue
+            state = TaskStatus.Name(max(reached, key=lambda status: (reached[status], status)))
+            began_ns, last_ns = reached.get(TaskStatus.RUNNING, 0), max(reached.values())
+            row = {"task_id": event.task_id.hex(), "name": event.task_info.name, "state": state}
+            row |= {"time_s": last_ns / 1e9, "worker_id": event.state_updates.worker_id.hex()}
+            row |= {"error": _without_colours(event.state_updates.error_info.error_message)}
+            rows.append({**row, "duration_us": (last_ns - began_ns) // 1000 if began_ns else 0})
+        return sorted(rows, key=lambda row: -row["time_s"])
+
+    def _task_events(self) -> list[Any]:
+        """Ray before 2.60 gives them packed."""
+        state = self.ray._private.state.state
+        if hasattr(state, "_get_all_task_events"):
+            return list(state._get_all_task_events())
+        from ray.core.generated.gcs_pb2 import TaskEvents
+
+        state._check_connected()
+        return [TaskEvents.FromString(packed) for packed in state.global_state_accessor.get_task_events()]
+
+    def _no_object_rows(self) -> list[dict[str, Any]]:
+        raise refuse("listing objects", "use Ray's own command, ray list objects, or ray memory")
 
     def lives(self, handle: Any) -> tuple[str, int] | None:
         """An actor's state and how often it came back; None if Ray does not know it."""
         row = self.ray._private.state.actors(handle._actor_id.hex())
         return (row["State"], int(row.get("NumRestarts") or 0)) if row else None
+
+    @functools.cached_property
+    def _was_restarted(self) -> bool:
+        """Asked once: Ray looks into its tables for it, and it does not change."""
+        return bool(self.ray.get_runtime_context().was_current_actor_reconstructed)
 
     # -- where am I ----------------------------------------------------------------------------------------------------
     def context(self) -> dict[str, Any]:
@@ -151,10 +173,24 @@ class RayView:
             "resources": about.get_assigned_resources() if in_worker else {},
             "accelerators": {kind: tuple(int(index) for index in ids) for kind, ids in accelerators.items() if ids},
             "group_id": bytes.fromhex(group) if group else None,
-            "was_restarted": bool(actor_id) and about.was_current_actor_reconstructed,
-            "current_actor": handle_of(about.current_actor) if actor_id else None,
+            "was_restarted": bool(actor_id) and self._was_restarted,
+            "current_actor": restore_handle(about.current_actor, *self.about_me) if self.about_me else None,
             "address": about.gcs_address,
             "runtime_env": about.get_runtime_env_string(),
             "attempt": 0,
-            "is_canceled": getattr(about, "is_canceled", lambda: False),
+            "is_canceled": lambda: in_worker and _is_canceled(about),
         }
+
+
+def _is_canceled(about: Any) -> bool:
+    """In an async actor Ray doesn't say: there asyncio's own cancellation does."""
+    if not hasattr(about, "is_canceled"):
+        raise refuse("is_canceled()", "catch KeyboardInterrupt, which a cancel raises, or use Ray 2.54 or later")
+    try:
+        return bool(about.is_canceled())
+    except RuntimeError:
+        return False
+
+
+def _without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
