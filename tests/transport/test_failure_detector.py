@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actorlib.transport import limits
@@ -340,6 +340,7 @@ def test_random_histories_agree_with_the_model_and_no_life_ends_twice(steps):
 
 
 @settings(max_examples=200, deadline=None)
+@example([1.4, 2.0, 2.0, 2.0, 2.0, 2.0, 0.1, 0.1, 1.4, 1.4, 2.0])  # sums that are no exact numbers
 @given(st.lists(st.sampled_from([0.1, 0.5, 1.4, 2.0, 30.0]), min_size=1, max_size=80))
 def test_whatever_the_gaps_between_ticks_nobody_is_lost_without_a_suspicion_that_lasted(gaps):
     subject, now, suspected_at = detector(), 0.0, None
@@ -352,5 +353,5 @@ def test_whatever_the_gaps_between_ticks_nobody_is_lost_without_a_suspicion_that
             assert now >= 3.0
             suspected_at = now
         elif changes:
-            assert suspected_at is not None and now - suspected_at >= 5.0
+            assert suspected_at is not None and now - suspected_at >= 5.0 - 1e-9
         subject.check(now)
