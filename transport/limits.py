@@ -97,8 +97,8 @@ drain_closing_s = 5.0
 drain_object_patience_s = 10.0
 drain_objects_told_every_s = 1.0
 drain_objects_per_message_max = 10_000
-drain_last_word_s = 2.0
-"""A node that has drained waits this long for the GCS to hear it."""
+last_word_s = 2.0
+"""Whoever ends in good order waits this long until it is heard: a worker for its node, a drained node for the GCS."""
 heartbeat_period_s = 0.5
 lease_wait_told_after_s = 0.1
 lease_wait_told_every_s = 0.5

@@ -122,8 +122,10 @@ class WorkerUnblocked(NamedTuple):
 
 
 class WorkerExiting(NamedTuple):
-    """worker -> node: it will exit by itself now (max_calls reached, exit_actor, handles gone)."""
+    """worker -> node: it exits by itself (max_calls reached, exit_actor, handles gone). Answered by Done, for which it
+    waits."""
 
+    request_id: int
     reason: str
 
 
@@ -1308,8 +1310,15 @@ class LogCopy(NamedTuple):
     data: Payload  # b"": there is none
 
 
+class LogsHeld(NamedTuple):
+    """node -> GCS, when it registers: actors of which its disk has something. Answered by LogForget for each that is
+    gone: it may have ended while the node was away."""
+
+    actor_ids: tuple[ActorId, ...]
+
+
 class LogForget(NamedTuple):
-    """worker or GCS -> node: the actor has ended for good. ``checkpoints``: those that lie in files as well."""
+    """GCS -> node: the actor has ended for good. ``checkpoints``: those that lie in files as well."""
 
     actor_id: ActorId
     checkpoints: bool = False

@@ -33,7 +33,8 @@ class GreenletRunner:
         try:
             worker.run_call(item)
         except ExitActor:
-            worker.leave("exit_actor() was called", intended=True)
+            worker.leave_soon("exit_actor() was called")
+            return
         except SystemExit as end:
             worker._exit_with(end)
         self._of_call.pop(item.call.task_id, None)

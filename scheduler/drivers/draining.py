@@ -170,7 +170,7 @@ class Draining(Member):
     # -- the end -------------------------------------------------------------------------------------------------------
     def _end(self, end: End) -> None:
         self.fact(messages.NodeDrained(self.epoch, end.is_empty, end.text))
-        give_up_at = self._now() + limits.drain_last_word_s
+        give_up_at = self._now() + limits.last_word_s
 
         def leave_once_heard() -> None:
             if self._facts and self._now() < give_up_at:

@@ -317,6 +317,7 @@ class NodeService(Draining):
         if hosted is not None:
             self._hosted[hosted].intended = True
             self._hosted[hosted].reason = message.reason
+        link.send(messages.Done(message.request_id))
 
     def _stop_worker(self, worker: Worker, reason: str) -> None:
         self.workers.stopping(worker.process_id, reason)

@@ -65,7 +65,8 @@ class AsyncRunner:
         try:
             values = await self._user_code(item, references)
         except ExitActor:
-            await self.aside(worker.leave, "exit_actor() was called", True)
+            worker.leave_soon("exit_actor() was called")
+            return
         except SystemExit as end:
             worker._exit_with(end)
         except BaseException as error:

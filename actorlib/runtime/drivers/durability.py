@@ -239,15 +239,6 @@ class Durability(ComingBack):
         if replica is not None:
             self.loop.drive(replica.gate.is_open, limits.log_fetch_timeout_s)
 
-    def say_forget_log(self) -> None:
-        """The actor ends for good: no other node need keep a copy."""
-        if self.replica is not None:
-            self.loop.post(lambda replica: replica.forget(), self.replica)
-
-    def forget_log(self) -> None:
-        if self.log is not None:
-            self.log_file.forget()
-
     def _on_log_appended(self, link: Link, message: messages.LogAppended) -> None:
         if self.replica is not None:
             self.replica.on_appended(link, message)

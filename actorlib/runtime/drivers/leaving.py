@@ -47,7 +47,7 @@ class Leaving(Durability):
             self._say_all(reason)
         is_apart = self.log is not None and self._is_apart and not self.checkpoint_options.get("store")
         try:  # it must know before this process ends, or it takes that for a crash
-            self.ask(self.node, lambda rid: messages.WorkerMoves(rid, reason, is_apart), limits.drain_last_word_s)
+            self.ask(self.node, lambda rid: messages.WorkerMoves(rid, reason, is_apart), limits.last_word_s)
         except exceptions.GetTimeoutError:
             notice(f"{self.class_name}: its node did not hear that it leaves; it ends all the same")
         self._flush()

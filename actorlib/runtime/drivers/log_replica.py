@@ -180,10 +180,6 @@ class LogReplica:
     def _release(self, number: int) -> None:
         self._worker.loop.release(self.gate.acknowledge(number))
 
-    def forget(self) -> None:
-        if self._node is not None and self._worker.spec is not None:
-            self.gate.passes.send(messages.LogForget(self._worker.spec.actor_id))
-
 
 def read_copy(data: Any) -> list[Record]:
     """The records of a copy, as far as they are whole."""

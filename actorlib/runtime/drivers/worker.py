@@ -7,6 +7,7 @@ own, while the main thread drives.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -23,7 +24,7 @@ from actorlib.engine import Slot, resource_map
 from actorlib.object_ref import ObjectRef
 from actorlib.runtime.drivers import heap
 from actorlib.runtime.drivers.calls import CURRENT
-from actorlib.runtime.drivers.concurrency import ThreadRunner
+from actorlib.runtime.drivers.concurrency import ThreadRunner, nothing
 from actorlib.runtime.drivers.execution import ExitActor
 from actorlib.runtime.drivers.leaving import Leaving
 from actorlib.runtime.drivers.surroundings import Surroundings
@@ -62,6 +63,7 @@ class Worker(Leaving):
         self.mailbox_lock = threading.Lock()
         self.runtime_env = config.get("runtime_env", "")
         self.stopping: str | None = None
+        self.asked_to_exit = ""  # by a call that runs on another thread than the main one
         self.draining = False
         self.spec: ActorSpec | None = None
         self.incarnation = 0
@@ -405,7 +407,7 @@ class Worker(Leaving):
     def _has_work(self) -> bool:
         if self.stopping is not None or self._to_create is not None or self.mailbox.can_start():
             return True
-        if self.checkpoint_is_due() or self.may_leave_now():
+        if self.checkpoint_is_due() or self.may_leave_now() or self.asked_to_exit:
             return True
         return self.draining and self.mailbox.is_empty() and not self._finished
 
@@ -415,6 +417,8 @@ class Worker(Leaving):
         self.save_if_due()
         if self.may_leave_now():
             self.leave_node()
+        if self.asked_to_exit:
+            self.leave(self.asked_to_exit)
         while self.stopping is None:
             with lock:
                 item = mailbox.pop()
@@ -434,7 +438,7 @@ class Worker(Leaving):
         try:
             self.run_call(item)
         except ExitActor:
-            self.leave("exit_actor() was called", intended=True)
+            self.leave("exit_actor() was called")
         except SystemExit as end:
             self._exit_with(end)
         with self.mailbox_lock:
@@ -464,22 +468,26 @@ class Worker(Leaving):
         self._flush()
         self.end_process(code)
 
-    def leave(self, reason: str, intended: bool = False) -> None:
-        """End this process in good order: give back what is queued, tell the node, run the actor's hook."""
+    def leave_soon(self, reason: str) -> None:
+        """From any thread: the main one ends this process in good order."""
+        self.asked_to_exit = reason
+        self.loop.call_soon(nothing)
+
+    def leave(self, reason: str) -> None:
+        """End this process in good order: the actor's hook, what is queued, the node's knowledge. On the main thread."""
         self.stopping = reason
         self.run_shutdown_hook()
         with self.mailbox_lock:
             returned = {} if self.mailbox.is_actor else self.mailbox.give_back(1 << 30)
 
-        def last_words(_: None) -> None:
+        def give_back(_: None) -> None:
             for link, ids in returned.items():
                 link.send(messages.CallsReturned(tuple(ids), True))
-            self.node_link.send(messages.WorkerExiting(reason))
 
-        self.loop.post(last_words, None)
-        self.say_forget_log()
+        self.loop.post(give_back, None)
+        with contextlib.suppress(exceptions.GetTimeoutError):  # until the node knows, it would take that for a crash
+            self.ask(self.node, lambda rid: messages.WorkerExiting(rid, reason), limits.last_word_s)
         self._flush()
-        self.forget_log()
         self.end_process(0)
 
     def _flush(self) -> None:
@@ -517,7 +525,7 @@ class Worker(Leaving):
         try:
             self.construct(item, spec)
         except ExitActor:
-            self.leave("exit_actor() was called in the constructor", intended=True)
+            self.leave("exit_actor() was called in the constructor")
         except BaseException as error:
             self._creation_failed(item, error)
             return
