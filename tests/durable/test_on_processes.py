@@ -12,6 +12,7 @@ import pytest
 
 import actorlib
 from actorlib import exceptions
+from actorlib.util.state import actor_log
 
 T = 90
 
@@ -31,22 +32,46 @@ class Sticky:
         while True:
             time.sleep(0.02)
 
+    def ask_and_be_stuck(self, notes, other):
+        actorlib.get(other.add.remote(1))  # before that leaves, it is written that this call runs
+        self.stuck(notes)
+
+    @actorlib.method(readonly=True)
     def pid(self):
         return os.getpid()
 
 
-def test_a_call_that_is_killed_at_its_deadline_counts_as_one_that_crashed_its_worker(tmp_path):
+def test_a_call_that_is_killed_at_its_deadline_counts_as_one_that_crashed_its_worker(tmp_path, capfd):
+    notes = tmp_path / "notes"
+    with actorlib.init(num_cpus=1):
+        sticky, other = Sticky.remote(), Sticky.remote()
+        assert actorlib.get(sticky.add.remote(1), timeout=T) == 1
+        stuck = sticky.ask_and_be_stuck.options(timeout_s=0.5).remote(str(notes), other)
+        after = sticky.add.remote(1)
+        with pytest.raises(exceptions.DeadlineExceededError):
+            actorlib.get(stuck, timeout=T)
+        assert actorlib.get(after, timeout=T) == 2
+        assert notes.read_text() == 3 * "stuck\n", "its own deadline, and two more when it was run again"
+        row = next(row for row in actor_log(sticky) if row.method == "ask_and_be_stuck")
+        assert (row.position, row.outcome) == (2, "SYSTEM_ERROR")
+        os.kill(actorlib.get(sticky.pid.remote(), timeout=T), signal.SIGKILL)
+        assert actorlib.get(sticky.add.remote(1), timeout=T) == 3
+        assert notes.read_text() == 3 * "stuck\n", "never again, whoever crashes"
+        assert actorlib.get(other.add.remote(1), timeout=T) == 2, "it was asked once"
+    assert "ask_and_be_stuck at position 2: it ended its worker 3 times in a row" in capfd.readouterr().err
+
+
+def test_a_call_that_nobody_can_know_of_is_killed_at_its_deadline_once(tmp_path):
     notes = tmp_path / "notes"
     with actorlib.init(num_cpus=1):
         sticky = Sticky.remote()
         assert actorlib.get(sticky.add.remote(1), timeout=T) == 1
+        assert actorlib.get(sticky.pid.remote(), timeout=T)  # what is to be said of the call before has been said
         stuck = sticky.stuck.options(timeout_s=0.5).remote(str(notes))
-        after = sticky.add.remote(1)
         with pytest.raises(exceptions.DeadlineExceededError):
             actorlib.get(stuck, timeout=T)
-        assert actorlib.get(after, timeout=T) == 2  # it is not run again for ever
+        assert actorlib.get(sticky.add.remote(1), timeout=T) == 2
         assert 1 <= len(notes.read_text().splitlines()) <= 3
-        assert actorlib.get(sticky.add.remote(1), timeout=T) == 3
 
 
 # -- code that has changed ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from actorlib.runtime.drivers.call_log_file import CallLogFile, FileMarker, File
 from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.checkpointing import pickled, read_checkpoint
 from actorlib.runtime.drivers.log_replica import LogReplica, read_copy
+from actorlib.runtime.drivers.process import DEADLINE_GRACE_S
 from actorlib.runtime.drivers.recorded_inputs import RecordedInputs, Run, VoiceIds
 from actorlib.runtime.log_copies import reach
 from actorlib.runtime.mailbox import Item, Mailbox
@@ -313,7 +314,9 @@ class ComingBack(RecordedInputs):
         log, caller, sequence = self.log, logged.caller, logged.sequence
         log.position = logged.position
         if logged.skipped:
-            log.finish(caller, sequence, self._crash_reply(logged.skipped, logged.arguments[2]))
+            reply = self._crash_reply(logged.skipped, logged.arguments[2])
+            log.finish(caller, sequence, reply)
+            self.last_calls.append((logged.position, logged.target, caller, sequence, reply.status))
             return
         self.marker.note(caller, sequence, logged.position, self._crashes_of(caller, sequence))
         call = _call_of(logged)
@@ -346,7 +349,19 @@ class ComingBack(RecordedInputs):
         """The call that was in the middle when the last incarnation ended goes before all others."""
         if self.log is not None and self._unfinished is not None:
             self.mailbox.put(self._unfinished, first=True)
+            self.loop.post(self._see_to_deadline, self._unfinished)
             self._unfinished = None
+
+    def _see_to_deadline(self, item: Item) -> None:
+        """Its caller may be gone, or have given it up: nobody else would end a call that never returns."""
+        timeout_s = (item.call.extra or {}).get("timeout_s")
+        if timeout_s is not None:
+            self.loop.call_later(timeout_s + DEADLINE_GRACE_S, lambda: self._end_overdue(item))
+
+    def _end_overdue(self, item: Item) -> None:
+        if self.mailbox.running.get(item.call.task_id) is item:
+            reason = f"killed, since {item.call.target} ran past its deadline when it was run again"
+            self.node_link.send(messages.KillProcess(self.address.process_id, reason))
 
     # -- calls that end their worker -----------------------------------------------------------------------------------
     def _look_for_poison(self, recovery: Recovery) -> None:
