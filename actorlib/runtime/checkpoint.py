@@ -54,6 +54,7 @@ class Saved(NamedTuple):
     objects: tuple[Any, ...]  # of references in the state: (object id, value or None, how to make it)
     state: bytes
     buffers: tuple[Any, ...]
+    last_calls: tuple[Any, ...] = ()  # of an incarnation that ends in good order: what it did last
 
 
 def checksum(data: Any) -> bytes:
@@ -62,8 +63,8 @@ def checksum(data: Any) -> bytes:
 
 def pack(saved: Saved) -> bytes:
     """All of it in one piece."""
-    meta, table, objects, state, buffers = saved
-    packed: bytes = msgpack.packb((INLINE, tuple(meta), table, objects, state, buffers), default=plain)
+    meta, *rest = saved
+    packed: bytes = msgpack.packb((INLINE, tuple(meta), *rest), default=plain)
     return packed
 
 
@@ -83,7 +84,7 @@ def pack_apart(saved: Saved, url: str, file: str, node_id: bytes, each: Each) ->
             name = next(names)
             chunks[name] = buffer
             parts.append((name, b""))
-    body = msgpack.packb((saved.table, saved.objects, saved.state, tuple(parts)), default=plain)
+    body = msgpack.packb((saved.table, saved.objects, saved.state, tuple(parts), saved.last_calls), default=plain)
     record = msgpack.packb((STORED, tuple(saved.meta), url, file, checksum(body), node_id))
     return record, body, chunks
 
@@ -117,7 +118,7 @@ def unpack_apart(record: bytes, body: bytes, read_chunk: Callable[[bytes], Any],
     _, meta, _, file, wanted, *_ = _unpack(record)
     if checksum(body) != wanted:
         raise TornCheckpoint(f"{file} is not what was written")
-    table, objects, state, parts = _unpack(body)
+    table, objects, state, parts, *last_calls = _unpack(body)
 
     def whole(part: tuple[bytes, Any]) -> Any:
         name, data = part
@@ -127,7 +128,7 @@ def unpack_apart(record: bytes, body: bytes, read_chunk: Callable[[bytes], Any],
                 raise TornCheckpoint(f"chunk {name.hex()} is not what was written")
         return data
 
-    return Saved(Meta(*meta), table, objects, state, tuple(each(whole, parts)))
+    return Saved(Meta(*meta), table, objects, state, tuple(each(whole, parts)), *last_calls)
 
 
 def chunks_of(body: bytes) -> list[bytes]:

@@ -143,6 +143,7 @@ def test_new_code_takes_over_at_a_checkpoint():
     assert actorlib.get(actor.peek.remote(), timeout=T) == 7
     actor.upgrade(durable(Doubled))
     assert actorlib.get(actor.halve.remote(), timeout=T) == 7
+    assert [row.method for row in state.actor_log(actor)] == ["halve", "add", "add"]
     kill_process_of(actor)
     # Back from the checkpoint that Base took: 7 is doubled again, then halve() is run again.
     assert actorlib.get(actor.add.remote(1), timeout=T) == 8

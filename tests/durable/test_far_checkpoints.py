@@ -51,8 +51,11 @@ def test_nothing_outside_of_the_store_is_handed_out(tmp_path, name):
     assert ask(StoredFiles(str(tmp_path / "store")), name) == (7, -1, b"")
 
 
+LAST_CALLS = ((5, "add", b"caller-a", 4, 0),)
+
+
 def saved(buffers):
-    return Saved(Meta(5, 0, "v", "Counter", 0.0, 1, 3), (), (), b"state", tuple(buffers))
+    return Saved(Meta(5, 0, "v", "Counter", 0.0, 1, 3), (), (), b"state", tuple(buffers), LAST_CALLS)
 
 
 def test_a_checkpoint_names_the_node_whose_disk_it_is_on_and_reads_the_same_where_it_was_brought(tmp_path):
@@ -71,10 +74,19 @@ def test_a_checkpoint_names_the_node_whose_disk_it_is_on_and_reads_the_same_wher
     here = checkpoint.moved(record, second, b"other...")
     assert checkpoint.place_of(here).node_id == b"other..." and checkpoint.meta_of(here) == checkpoint.meta_of(record)
     found = checkpoint_store.read_apart(here)
-    assert found.meta.last_of == 3 and [bytes(b) for b in found.buffers] == [b.tobytes() for b in buffers]
+    assert found.meta.last_of == 3 and found.last_calls == LAST_CALLS
+    assert [bytes(b) for b in found.buffers] == [b.tobytes() for b in buffers]
     (tmp_path / "second" / "actor" / DirectoryStore(second).names("actor")[0]).write_bytes(b"torn")
     with pytest.raises(TornCheckpoint):
         checkpoint_store.read_apart(here)
+
+
+def test_what_it_did_last_is_part_of_a_checkpoint_and_may_lack_in_one_of_before():
+    import msgpack
+
+    assert checkpoint.unpack(checkpoint.pack(saved([]))) == saved([])
+    before = msgpack.packb((checkpoint.INLINE, (5, 0, "v", "Counter", 0.0, 1, 3), (), (), b"state", ()))
+    assert checkpoint.unpack(before) == saved([])._replace(last_calls=())
 
 
 def test_a_record_of_before_is_read_as_one_of_no_single_node(tmp_path):

@@ -11,6 +11,7 @@ import actorlib
 from actorlib.testing import simulate
 from actorlib.testing.fault_plans import Fault
 from actorlib.util import drain_node
+from actorlib.util.state import actor_log
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 WHY = "the spot machine goes"
@@ -79,6 +80,9 @@ def test_a_durable_actor_goes_on_elsewhere_and_no_call_is_lost_or_out_of_order(s
         assert row(node)["DeathReason"] == f"it was drained ({WHY})"
         (actor,) = world.gcs.actors.actors.values()
         assert actor.restarts == 0 and actor.incarnation >= 1
+        rows = actor_log(counter)  # 62 is the call after the move
+        assert [row.position for row in rows] == list(range(62, 0, -1))
+        assert rows[-1].method == "where" and {row.outcome for row in rows} == {"OK"}
         del counter, refs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +42,8 @@ class Checkpointing(FarCheckpoints):
         self._saving = False
         self._wanted_now = False
         self._failed_at = -limits.checkpoint_retry_s
-        self._store_failed = ""
+        # What it did last: position, method, caller, sequence, outcome.
+        self.last_calls: deque[tuple[int, Any, bytes, int, int]] = deque(maxlen=limits.calls_remembered_max)
         if options.get("every_s"):
             self._tick()
 
@@ -79,7 +81,7 @@ class Checkpointing(FarCheckpoints):
         self._saving = False
         self.say(f"no checkpoint could be kept: {reason}; its calls stay in the log, and it is tried again")
 
-    def take_snapshot(self, is_last: bool = False) -> Saved:
+    def take_snapshot(self, is_last: bool = False, with_calls: bool = False) -> Saved:
         """``is_last``: this incarnation runs nothing after it, so nobody need look for its log."""
         assert self.log is not None
         data, buffers, refs = actor_state.dump(self.instance)
@@ -88,16 +90,20 @@ class Checkpointing(FarCheckpoints):
         meta = Meta(self.log.position, self.epoch, self.class_version, self.class_name, time.time(), size, last_of)
         with self.mailbox_lock:  # the loop lets go of replies meanwhile
             table = self.log.table()
-        return Saved(meta, table, self.objects_of(refs), data, tuple(buffers))
+        last_calls = tuple(self.last_calls) if with_calls else ()
+        return Saved(meta, table, self.objects_of(refs), data, tuple(buffers), last_calls)
 
     def objects_of(self, refs: Any) -> tuple[Any, ...]:
         """What to keep of the references in the state."""
         return ()
 
-    def save(self, wait: bool, is_last: bool = False) -> None:
-        """Save the state as it is now. Raises CheckpointError if ``wait`` and it could not be kept."""
+    def save(self, wait: bool, is_last: bool = False, with_calls: bool = False) -> None:
+        """Save the state as it is now; ``with_calls``: and what it did last, for another process to tell.
+
+        Raises CheckpointError if ``wait`` and it could not be kept.
+        """
         assert self.spec is not None and self.log is not None
-        saved = self.take_snapshot(is_last)
+        saved = self.take_snapshot(is_last, with_calls)
         number, position, keep = self._number + 1, saved.meta.position, self.checkpoint_options.get("keep", 2)
         try:
             record = self._record_of(saved, number)

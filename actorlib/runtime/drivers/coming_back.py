@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from typing import Any
 
 from actorlib import exceptions, serialization
@@ -101,7 +100,6 @@ class ComingBack(RecordedInputs):
         self.log_file.is_synced = self.level != "worker"
         self._suspect: tuple[tuple[bytes, int], int] | None = None
         self._unfinished: Item | None = None
-        self._last: deque[tuple[Any, ...]] = deque(maxlen=limits.calls_remembered_max)
         self._write_again_at = 0.0
         self.loop.before_flush = self.write_log
         self._is_copied = False
@@ -227,6 +225,7 @@ class ComingBack(RecordedInputs):
         self.log.position = saved.meta.position
         self.loop.run(lambda: self._bring_back(saved.objects))
         self.instance = actor_state.restore(cls, saved.state, saved.buffers)
+        self.last_calls.extend(saved.last_calls)
         self.loop.post(self._let_go_of_brought, [ObjectId(row[0]) for row in saved.objects])
 
     def _run_constructor(self, item: Item, spec: ActorSpec, recovery: Recovery) -> None:
@@ -325,7 +324,7 @@ class ComingBack(RecordedInputs):
         item.origin = Origin(caller, sequence, run)
         status, values = self.run_replayed(item)
         self.marker.clear()
-        self._last.append((logged.position, logged.target, caller, sequence, int(status)))
+        self.last_calls.append((logged.position, logged.target, caller, sequence, int(status)))
         if recovery.is_settled(caller, sequence):
             log.caller(caller).applied = max(sequence, log.caller(caller).applied)
         else:

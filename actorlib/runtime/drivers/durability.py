@@ -209,7 +209,7 @@ class Durability(ComingBack):
         with self.mailbox_lock:
             log.finish(origin.caller, origin.sequence, Reply(status, kept, tuple(run.items or ())))
         self.marker.clear()
-        self._last.append((run.position, item.call.target, origin.caller, origin.sequence, status))
+        self.last_calls.append((run.position, item.call.target, origin.caller, origin.sequence, status))
         self._calls_since += 1
         if self._wanted_now:
             self._wanted_now = False
@@ -317,7 +317,7 @@ class Durability(ComingBack):
 
     def _last_calls(self, limit: int) -> list[dict[str, Any]]:
         rows = []
-        for position, target, caller, sequence, status in itertools.islice(reversed(self._last), limit):
+        for position, target, caller, sequence, status in itertools.islice(reversed(self.last_calls), limit):
             outcome = ResultStatus(status).name
             rows.append(
                 {
@@ -336,7 +336,7 @@ class Durability(ComingBack):
         cls: Any = self.function_of(class_id)
         saved = self.take_snapshot()
         actor_state.restore(cls, saved.state, tuple(bytes(buffer) for buffer in saved.buffers))
-        self.save(wait=True)
+        self.save(wait=True, with_calls=True)
         actor_id, incarnation, wire = self.spec.actor_id, self.incarnation, _as_tuples(methods)
         self.ask(
             self.gcs,

@@ -36,7 +36,7 @@ class Leaving(Durability):
         reason = self.leaving
         if self.log is not None:
             try:
-                self.save(wait=True, is_last=True)
+                self.save(wait=True, is_last=True, with_calls=True)
             except Exception as error:
                 self._stay(error)
                 return
