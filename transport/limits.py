@@ -131,6 +131,8 @@ settled_delay_s = 0.05
 log_retry_s = 1.0
 log_forget_delay_s = 1.0
 """What is left of an actor is removed so long after its end: its process may be writing its last words."""
+logs_held_told_max = 10_000
+"""Actors that a node names in one message, of those that have left something on its disk."""
 log_fetch_timeout_s = 5.0
 checkpoint_retry_s = 5.0
 

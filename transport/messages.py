@@ -1488,4 +1488,5 @@ TABLE: tuple[tuple[int, type, Direction], ...] = (
     (207, LogFetch, _D.ANY),
     (208, LogCopy, _D.ANY),
     (209, LogForget, _D.ANY),
+    (240, LogsHeld, _D.TO_GCS),
 )

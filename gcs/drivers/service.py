@@ -133,6 +133,7 @@ class GcsService:
             m.ActorUpgrade: door(actors.upgrade),
             m.CheckpointPut: door(self.checkpoints.put),
             m.CheckpointGet: self.checkpoints.get,
+            m.LogsHeld: self._on_logs_held,
             m.GroupCreate: door(groups.create, lambda message: ("groups", message.group_id)),
             m.GroupRemove: door(groups.remove),
             m.GroupFind: groups.find,
@@ -319,12 +320,22 @@ class GcsService:
 
     def _actor_ended(self, actor: Actor, is_dropped: bool) -> None:
         """What a durable actor has left on the nodes' disks. Checkpoints can be asked for as long as its record is."""
-        if not actor.spec.checkpoint or not (is_dropped or actor.end not in messages.ActorEnd.LOOKED_INTO):
+        if not actor.spec.checkpoint or not (is_dropped or self._is_log_done_with(actor)):
             return
         if is_dropped:
             self.checkpoints.forget(actor.spec.actor_id)
         for node_id in list(self.nodes.links):
             self.to_node(node_id, messages.LogForget(actor.spec.actor_id, is_dropped))
+
+    @staticmethod
+    def _is_log_done_with(actor: Actor) -> bool:
+        return bool(actor.end) and actor.end not in messages.ActorEnd.LOOKED_INTO
+
+    def _on_logs_held(self, link: Link, message: messages.LogsHeld) -> None:
+        for actor_id in message.actor_ids:
+            actor = self.actors.actors.get(actor_id)
+            if actor is None or self._is_log_done_with(actor):
+                self.send(link, messages.LogForget(actor_id, actor is None))
 
     def _home(self, owner: Address) -> NodeId | None:
         """Where an actor's placement starts: the node of its creator, else any (nodes pass it on from there)."""

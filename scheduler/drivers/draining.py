@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorlib.scheduler import policy
@@ -26,7 +25,6 @@ class Draining(Member):
     _hosted: dict[Hosted, Hosting]
     _actor_of: dict[ProcessId, Hosted]
     _drivers: dict[ProcessId, Any]
-    _others: Sequence[Any]
     workers: Any
 
     def init_draining(self) -> None:

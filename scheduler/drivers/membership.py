@@ -32,6 +32,7 @@ class Member:
     """One node, as its cluster sees it. See the module's docstring."""
 
     leases: LeaseTable
+    _others: Sequence[Any]  # the other services of the node
 
     def __init__(
         self, loop: Loop, gcs: Address, pool: Pool, labels: dict[str, str], hostname: str, host_id: str
@@ -152,6 +153,14 @@ class Member:
         known = {view.address.node_id: None for view in message.nodes}
         gone = [view for node_id, view in self._views.items() if view.alive and node_id not in known]
         self._see([view._replace(alive=False, available={}, death=LOST_UNTOLD) for view in gone])
+        self._tell_logs_held()
+
+    def _tell_logs_held(self) -> None:
+        """What durable actors have left on our disk may be of some that ended while we were away."""
+        for service in self._others:
+            held = service.held_logs() if hasattr(service, "held_logs") else ()
+            for start in range(0, len(held), limits.logs_held_told_max):
+                self.to_gcs(messages.LogsHeld(tuple(held[start : start + limits.logs_held_told_max])))
 
     def _on_nodes_changed(self, _: Link, message: messages.NodesChanged) -> None:
         self._see(message.nodes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import time
 
 import pytest
 
@@ -43,3 +45,34 @@ def test_a_named_actor_comes_back_after_all_was_ended(tmp_path, how):
                 del counter
         finally:
             node.stop() if how == "stop" else node.kill()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + T
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_is_left_of_an_actor_that_ended_while_its_node_was_away_goes_when_the_node_is_back(tmp_path):
+    directory, aside = tmp_path / "cluster", tmp_path / "aside"
+    counter = actorlib.remote(checkpoint=1000, lifetime="detached", num_cpus=0)(Counter)
+    node = head(str(directory))
+    try:
+        with actorlib.init(address=address_of(node), namespace="mine"):
+            kept, ended = (counter.options(name=name).remote() for name in ("kept", "ended"))
+            assert actorlib.get([kept.add.remote(3), ended.add.remote()], timeout=T) == [3, 1]
+            left = directory / "calls" / ended._actor_id.hex()
+            shutil.copytree(left, aside)
+            actorlib.kill(ended)
+            wait_until(lambda: not left.exists())
+    finally:
+        node.kill()
+    shutil.copytree(aside, left)  # as if it had not been told
+    node = head(str(directory))
+    try:
+        wait_until(lambda: not left.exists())
+        with actorlib.init(address=address_of(node), namespace="mine"):
+            assert actorlib.get(actorlib.get_actor("kept").add.remote(), timeout=T) == 4
+    finally:
+        node.stop()

@@ -10,9 +10,13 @@ import pytest
 import actorlib
 from actorlib import Checkpoint
 from actorlib.runtime.call_log_format import CALL, HEAD
+from actorlib.runtime.drivers.call_log_file import RealFiles
+from actorlib.runtime.drivers.log_replica import LogCopies
 from actorlib.runtime.log_copies import Fences, Gate, reach
 from actorlib.testing import simulate
+from actorlib.transport import messages
 from actorlib.transport.ids import ActorId
+from actorlib.transport.sim.disk import Disk
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 T = 3000
@@ -135,11 +139,19 @@ def test_without_another_node_it_goes_on_and_says_so(capfd):
     assert "no other node is there to hold its log" in capfd.readouterr().err
 
 
-def test_a_node_forgets_all_that_an_actor_has_left_there(tmp_path):
-    from actorlib.runtime.drivers.call_log_file import RealFiles
-    from actorlib.runtime.drivers.log_replica import LogCopies
-    from actorlib.transport import messages
+@pytest.mark.parametrize("kind", ["real", "simulated"])
+def test_a_node_knows_of_which_actors_it_has_something(kind, tmp_path):
+    files = RealFiles() if kind == "real" else Disk(random.Random(1))
+    copies = LogCopies(files, f"{tmp_path}/copies", f"{tmp_path}/calls", lambda *_: None)
+    assert copies.held_logs() == []
+    actors = [ActorId(letter * 16) for letter in (b"a", b"b", b"c")]
+    places = [f"copies/{actors[0].hex()}", f"calls/{actors[1].hex()}", f"calls/checkpoints/{actors[2].hex()}"]
+    for place in (*places, f"calls/{actors[0].hex()}"):
+        files.append(f"{tmp_path}/{place}/file", b"bytes")
+    assert sorted(copies.held_logs()) == actors
 
+
+def test_a_node_forgets_all_that_an_actor_has_left_there(tmp_path):
     actor, later = ActorId(b"a" * 16), []
     folders = [f"copies/{actor.hex()}", f"calls/{actor.hex()}", f"calls/checkpoints/{actor.hex()}"]
     for folder in (*folders, "calls/another"):

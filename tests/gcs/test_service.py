@@ -381,6 +381,28 @@ def test_the_log_of_an_actor_that_was_killed_is_forgotten_by_all_nodes_and_its_c
     assert world.service.checkpoints.numbers[make.id("actor")] == [1]
 
 
+@pytest.mark.parametrize("state", ["dead", "alive"])
+def test_a_node_that_was_away_drops_what_is_left_of_actors_that_are_gone(world, make, state):
+    ends(world, make, killed(world) if state == "dead" else lambda *_: None)
+    back = world.node("back")
+    world.host.settle()
+    back.take()
+    world.tell(back, m.LogsHeld((make.id("actor"), make.id("of a record that was dropped"))))
+    world.host.settle()
+    expected = [m.LogForget(make.id("actor"), False)] if state == "dead" else []
+    assert back.take() == [*expected, m.LogForget(make.id("of a record that was dropped"), True)]
+
+
+def test_what_an_actor_did_before_it_crashed_for_good_stays_on_a_node_that_comes_back(world, make):
+    ends(world, make, crashed(world))
+    back = world.node("back")
+    world.host.settle()
+    back.take()
+    world.tell(back, m.LogsHeld((make.id("actor"),)))
+    world.host.settle()
+    assert back.take() == []
+
+
 def test_what_an_actor_did_before_it_crashed_for_good_can_be_looked_into(world, make):
     assert ends(world, make, crashed(world)) == []
 

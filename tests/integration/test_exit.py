@@ -69,6 +69,6 @@ def test_the_kernel_may_be_faster_than_the_last_word(kind, more, monkeypatch):
             with pytest.raises(exceptions.ActorDiedError, match="exit_actor"):
                 actorlib.get(actor.leave.remote(), timeout=T)
             assert actorlib.get(down, timeout=T).kind == "exited"
-            (record,) = [record for record in world.gcs.actors.actors.values() if record.spec.class_name == cls.__name__]
+            (record,) = world.gcs.actors.actors.values()
             assert record.incarnation == 0
             del actor, down

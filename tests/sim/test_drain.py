@@ -11,8 +11,8 @@ import actorlib
 from actorlib.testing import simulate
 from actorlib.testing.fault_plans import Fault
 from actorlib.util import drain_node
-from actorlib.util.state import actor_log
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from actorlib.util.state import actor_log
 
 WHY = "the spot machine goes"
 

@@ -10,7 +10,7 @@ from actorlib.runtime.drivers.call_log_file import Files
 from actorlib.runtime.log_copies import Fences, Gate
 from actorlib.transport import limits, messages
 from actorlib.transport.codec import InPlace
-from actorlib.transport.ids import ActorId, ProcessId
+from actorlib.transport.ids import TASK_ID_BYTES, ActorId, ProcessId
 from actorlib.transport.link import Address, Handler, Link
 
 if TYPE_CHECKING:
@@ -69,6 +69,16 @@ class LogCopies:
         except FileNotFoundError:
             data = b""
         link.send(messages.LogCopy(message.request_id, InPlace(data)))
+
+    def held_logs(self) -> list[ActorId]:
+        """The actors of which something lies here."""
+        found: dict[ActorId, None] = {}
+        for folder in (self._directory, self._logs, f"{self._logs}/checkpoints"):
+            for path in self._files.paths(f"{folder}/"):
+                name = path[len(folder) + 1 :].partition("/")[0]
+                if len(name) == 2 * TASK_ID_BYTES:
+                    found[ActorId(bytes.fromhex(name))] = None
+        return list(found)
 
     def _on_forget(self, _: Link, message: messages.LogForget) -> None:
         self._fences.forget(message.actor_id)

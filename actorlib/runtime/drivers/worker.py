@@ -474,7 +474,7 @@ class Worker(Leaving):
         self.loop.call_soon(nothing)
 
     def leave(self, reason: str) -> None:
-        """End this process in good order: the actor's hook, what is queued, the node's knowledge. On the main thread."""
+        """On the main thread: run the actor's hook, give back what is queued, tell the node, end this process."""
         self.stopping = reason
         self.run_shutdown_hook()
         with self.mailbox_lock:
