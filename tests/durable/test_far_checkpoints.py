@@ -1,7 +1,8 @@
-"""Checkpoints that lie on another node's disk: what that node hands out, and how files change hands."""
+"""Checkpoints in files: what a store holds after a crash, what a node hands out, and how files change hands."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 import numpy as np
@@ -94,3 +95,40 @@ def test_a_record_of_before_is_read_as_one_of_no_single_node(tmp_path):
 
     record = msgpack.packb((checkpoint.STORED, (5, 0, "v", "Counter", 0.0, 1), "/dir", "actor/file", b"sum"))
     assert checkpoint.place_of(record).node_id == b"" and checkpoint.meta_of(record).last_of == -1
+
+
+# -- what a crash or a power cut leaves of a store ---------------------------------------------------------------------
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before_and_no_rest(tmp_path, monkeypatch, step):
+    def fails(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    url = str(tmp_path / "store")
+    kept, _ = checkpoint_store.write_apart(DirectoryStore(url), url, "actor", 1, saved([np.arange(20_000.0)]))
+    before = DirectoryStore(url).names("actor")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fails)
+        with pytest.raises(OSError, match="no space"):
+            checkpoint_store.write_apart(DirectoryStore(url), url, "actor", 2, saved([np.arange(30_000.0)]))
+    assert DirectoryStore(url).names("actor") == before and len(before) == 2
+    assert [bytes(b) for b in checkpoint_store.read_apart(kept).buffers] == [np.arange(20_000.0).tobytes()]
+
+
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_what_was_written_and_its_name_outlive_a_power_cut(tmp_path, monkeypatch, is_synced):
+    synced = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")) or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda one, other: synced.append((one, other)) or replace(one, other))
+    url = str(tmp_path / "made" / "store")
+    store = DirectoryStore(url, is_synced)
+    checkpoint_store.write_apart(store, url, "actor", 1, saved([np.arange(20_000.0)]))
+    if not is_synced:
+        assert all(type(step) is tuple for step in synced), "it can't wait for the disk now"
+        store.sync()
+    renamed = [step for step in synced if type(step) is tuple]
+    assert len(renamed) == 2, "a chunk, and what refers to it"
+    for aside, name in renamed:
+        assert synced.index(aside) < synced.index((aside, name)) if is_synced else name in synced
+    for directory in (f"{url}/actor", url, str(tmp_path / "made"), str(tmp_path)):
+        assert synced.index(directory) > max(map(synced.index, renamed)), f"the names in {directory}"

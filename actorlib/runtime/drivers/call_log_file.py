@@ -20,6 +20,8 @@ from actorlib.transport.ids import ActorId
 
 MARK = struct.Struct("<B8sqqI")  # runs, caller, sequence, position, how often it has crashed in a row
 NO_CALLER = bytes(8)
+NAMES = 3
+"""On the way to a file, made by us: its own, that of its actor's folder, and that of the folder of all actors."""
 
 
 class Files(Protocol):
@@ -29,7 +31,8 @@ class Files(Protocol):
 
     def read(self, path: str) -> bytes: ...
 
-    def sync(self, path: str) -> None: ...
+    def sync(self, path: str) -> None:
+        """What was appended outlives a power cut from now on, and so does the file's name."""
 
     def remove(self, path: str) -> None: ...
 
@@ -61,12 +64,14 @@ class RealFiles:
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
+        self._unnamed: dict[str, None] = {}  # open ones whose names may be lost with the power
 
     def append(self, path: str, data: bytes) -> None:
         fd = self._open.get(path)
         if fd is None:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             fd = self._open[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._unnamed[path] = None
         size = os.fstat(fd).st_size if len(data) > limits.own_frame_bytes_min else -1
         written = os.write(fd, data)
         while written < len(data):
@@ -83,16 +88,15 @@ class RealFiles:
 
     def sync(self, path: str) -> None:
         fd = self._open.get(path)
-        if fd is not None:
-            os.fdatasync(fd)
-
-    def sync_directory(self, path: str) -> None:
-        """The names in a directory outlive a power cut from now on."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        if fd is None:
+            return
+        os.fdatasync(fd)
+        if path in self._unnamed:
+            directory = path
+            for _ in range(NAMES):
+                directory = os.path.dirname(directory)
+                sync_directory(directory)
+            del self._unnamed[path]
 
     def remove(self, path: str) -> None:
         self.close(path)
@@ -105,6 +109,7 @@ class RealFiles:
             os.rmdir(path)
 
     def close(self, path: str) -> None:
+        self._unnamed.pop(path, None)
         fd = self._open.pop(path, None)
         if fd is not None:
             os.close(fd)
@@ -212,8 +217,6 @@ class CallLogFile:
         self._size = len(head)
         if self.is_synced:
             self._files.sync(path)
-            if isinstance(self._files, RealFiles):
-                self._files.sync_directory(self.path)
 
     def cut(self, position: int) -> None:
         """A checkpoint covers all up to ``position``: segments that tell of nothing else go."""
@@ -236,10 +239,19 @@ class CallLogFile:
         self._files.remove_folder(self.path)
 
 
+def sync_directory(path: str) -> None:
+    """The names in a directory outlive a power cut from now on."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def boot_id() -> str:
     """Names this start of the machine's kernel."""
     with open("/proc/sys/kernel/random/boot_id") as source:
         return source.read().strip()
 
 
-__all__ = ["CallLogFile", "FileMarker", "Files", "Mark", "Marker", "RealFiles", "boot_id"]
+__all__ = ["CallLogFile", "FileMarker", "Files", "Mark", "Marker", "RealFiles", "boot_id", "sync_directory"]

@@ -14,11 +14,15 @@ from typing import Any, Protocol
 
 from actorlib import exceptions
 from actorlib.runtime import checkpoint
+from actorlib.runtime.drivers.call_log_file import sync_directory
 
 THREADS = 2  # hashing and writing leave Python to others meanwhile
 
 
 class Store(Protocol):
+    is_synced: bool
+    """Whether a checkpoint is durable as soon as it is written; else once ``sync`` has returned."""
+
     def write(self, name: str, data: Any) -> None:
         """All or nothing, and durable once ``sync`` has returned."""
 
@@ -41,10 +45,19 @@ class DirectoryStore:
         self.root = root
         self.is_synced = is_synced
         self._unsynced: list[str] = []
+        self._names_in: dict[str, None] = {}  # directories in which names are new
+
+    def _make_folder_of(self, path: str) -> None:
+        folder = above = os.path.dirname(path)
+        while not os.path.isdir(above):
+            above = os.path.dirname(above)
+            self._names_in[above] = None
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self._names_in[folder] = None
 
     def write(self, name: str, data: Any) -> None:
         path = os.path.join(self.root, name)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        self._make_folder_of(path)
         aside = f"{path}.{os.getpid()}.part"
         try:
             with open(aside, "wb") as target:
@@ -67,11 +80,14 @@ class DirectoryStore:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+        names_in, self._names_in = self._names_in, {}
+        for directory in names_in:
+            sync_directory(directory)
 
     def take(self, path: str, name: str) -> None:
         """A file of another store on this machine: the same bytes under two names where that can be, else a copy."""
         target = os.path.join(self.root, name)
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        self._make_folder_of(target)
         try:
             os.link(path, target)
         except FileExistsError:
@@ -107,6 +123,8 @@ class DirectoryStore:
 
 class UrlStore:
     """Anything that fsspec reaches (``s3://bucket/path``, ``memory://x``). Needs the extra ``actorlib[store]``."""
+
+    is_synced = True
 
     def __init__(self, url: str) -> None:
         try:
@@ -177,6 +195,8 @@ def write_apart(
     new = [(name, data) for name, data in chunks.items() if not store.exists(chunk_file(folder, name))]
     each(lambda item: store.write(chunk_file(folder, item[0]), item[1]), new)
     store.write(file, body)
+    if store.is_synced:
+        store.sync()
     return record, len(body) + sum(memoryview(data).nbytes for _, data in new)
 
 
