@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 import numpy as np
@@ -109,3 +110,34 @@ def test_a_torn_spill_file_is_noticed(small_filesystem, monkeypatch):
     assert actorlib.get(made, timeout=20)[0] == 2.0  # its task makes it again
     with pytest.raises(actorlib.exceptions.ObjectLostError, match="put"):
         actorlib.get(put, timeout=20)
+
+
+def test_a_full_checkpoint_store_is_told_and_the_log_goes_on(small_filesystem):
+    store = small_filesystem("store", 4)
+    actorlib.init(num_cpus=1)
+
+    @actorlib.remote(num_cpus=0, checkpoint=actorlib.Checkpoint(every_calls=None, store=str(store)))
+    class Large:
+        def __init__(self):
+            self.arrays = []
+
+        def grow(self, mib):
+            self.arrays.append(array_of(mib, len(self.arrays)))
+            actorlib.checkpoint_now()
+            return len(self.arrays)
+
+        def pid(self):
+            return os.getpid()
+
+    actor = Large.remote()
+    assert actorlib.get(actor.grow.remote(1), timeout=30) == 1
+    with pytest.raises(
+        actorlib.exceptions.CheckpointError, match=r"No space left.*make room there or name another one"
+    ):
+        actorlib.get(actor.grow.remote(10), timeout=30)
+    pid = actorlib.get(actor.pid.options(readonly=True).remote(), timeout=30)
+    os.kill(pid, signal.SIGKILL)
+    subprocess.run(["mount", "-o", "remount,size=32m", store], check=True)
+    assert actorlib.get(actor.grow.remote(1), timeout=30) == 3, "the one that was not saved is in the log"
+    assert len(actor.checkpoints()) == 2
+    del actor

@@ -14,6 +14,7 @@ from actorlib.runtime.checkpoint import Meta, Saved, TornCheckpoint
 from actorlib.runtime.drivers import actor_state, checkpoint_store
 from actorlib.runtime.drivers.calls import CURRENT
 from actorlib.runtime.drivers.far_checkpoints import FarCheckpoints
+from actorlib.runtime.mailbox import Mailbox
 from actorlib.transport import limits, messages
 from actorlib.transport.drivers.notice import notice
 from actorlib.transport.messages import ActorSpec
@@ -25,6 +26,7 @@ class Checkpointing(FarCheckpoints):
     log: CallLog | None = None
     spec: ActorSpec | None
     incarnation: int
+    mailbox: Mailbox
     mailbox_lock: Any
     class_version = ""
     epoch = 0
@@ -36,6 +38,7 @@ class Checkpointing(FarCheckpoints):
         self._number = 0  # of the newest checkpoint
         self._kept: dict[int, int] = {}  # number to position
         self._calls_since = 0
+        self._not_covered: deque[tuple[int, int]] = deque()  # calls and bytes of checkpoints that were not kept
         self._look_at = 1 if options.get("every_s") else options.get("every_calls") or 1 << 62
         self._bytes_look_at = limits.call_log_bytes_max // 2
         self._saved_at = time.monotonic()
@@ -58,7 +61,10 @@ class Checkpointing(FarCheckpoints):
     def checkpoint_is_due(self) -> bool:
         """Whether the state is to be saved now (asked between calls)."""
         log = self.log
-        if log is None or self._saving or not self._calls_since:
+        if log is None or self._saving:
+            return False
+        self._count_again(log)
+        if not self._calls_since:
             return False
         every_calls, every_s = self.checkpoint_options.get("every_calls"), self.checkpoint_options.get("every_s")
         due = every_calls is not None and self._calls_since >= every_calls
@@ -75,11 +81,23 @@ class Checkpointing(FarCheckpoints):
             except Exception as error:
                 self._not_kept(repr(error))
 
+    def _count_again(self, log: CallLog) -> None:
+        """What a checkpoint was to cover that could not be kept counts against the log's limit, as before."""
+        while self._not_covered:
+            calls, size = self._not_covered.popleft()
+            self._calls_since += calls
+            log.bytes_since_checkpoint += size
+            self.mailbox.is_held = log.is_full()
+
     def _not_kept(self, reason: str) -> None:
-        """The log goes on, so nothing is lost; it is tried again after a while."""
+        """The log goes on, so nothing is lost; it is tried again after a while, also if nothing else happens then."""
         self._failed_at = time.monotonic()
         self._saving = False
+        self.loop.post(self._look_again, None)
         self.say(f"no checkpoint could be kept: {reason}; its calls stay in the log, and it is tried again")
+
+    def _look_again(self, _: None) -> None:
+        self.loop.call_later(limits.checkpoint_retry_s, _nothing)
 
     def take_snapshot(self, is_last: bool = False, with_calls: bool = False) -> Saved:
         """``is_last``: this incarnation runs nothing after it, so nobody need look for its log."""
@@ -113,6 +131,7 @@ class Checkpointing(FarCheckpoints):
                 "another one with Checkpoint(store=...)"
             ) from error
         self._number = number
+        covers = (self._calls_since, self.log.bytes_since_checkpoint)
         self._calls_since, self.log.bytes_since_checkpoint = 0, 0
         self._saved_at = time.monotonic()
         actor_id, incarnation = self.spec.actor_id, self.incarnation
@@ -121,12 +140,16 @@ class Checkpointing(FarCheckpoints):
             return messages.CheckpointPut(request_id, actor_id, incarnation, number, record, keep)
 
         if wait:
-            self._ask_to_keep(put)
+            try:
+                self._ask_to_keep(put)
+            except exceptions.CheckpointError:
+                self._not_covered.append(covers)
+                raise
             self._is_kept(number, position, keep)
             return
         self._saving = True
         request_id = self.ids.request_id()
-        self._answers[request_id] = lambda answer: self._answered(answer, number, position, keep)
+        self._answers[request_id] = lambda answer: self._answered(answer, number, position, keep, covers)
         self.loop.post(self.to_gcs, put(request_id))
 
     def _ask_to_keep(self, put: Any) -> None:
@@ -166,9 +189,10 @@ class Checkpointing(FarCheckpoints):
         if self._is_apart and self._store is not None:
             self._store.sync()
 
-    def _answered(self, answer: Any, number: int, position: int, keep: int) -> None:
+    def _answered(self, answer: Any, number: int, position: int, keep: int, covers: tuple[int, int]) -> None:
         self._saving = False
         if type(answer) is messages.Failure:
+            self._not_covered.append(covers)
             self._not_kept(answer.text)
         else:
             self._is_kept(number, position, keep)
@@ -223,6 +247,10 @@ def read_checkpoint(record: bytes) -> Saved:
     if checkpoint.place_of(record) is None:
         return checkpoint.unpack(record)
     return checkpoint_store.read_apart(record)
+
+
+def _nothing() -> None:
+    """A timer that only wakes the main thread, which then looks whether a checkpoint is due."""
 
 
 def pickled(value: Any) -> bytes:
