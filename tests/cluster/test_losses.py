@@ -13,6 +13,7 @@ import pytest
 import actorlib
 from actorlib import Checkpoint
 from actorlib.transport import messages
+from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tests.cluster.conftest import eventually
 
 
@@ -63,6 +64,27 @@ def test_a_cluster_that_was_stopped_or_killed_as_a_whole_comes_back_with_its_act
     assert actorlib.get(found("durable").add.remote(5), timeout=30) == 10
     with pytest.raises(ValueError, match="no actor named"):
         actorlib.get_actor("mine")
+
+
+def test_a_cluster_that_was_stopped_node_by_node_loses_no_call_of_a_durable_actor(machines):
+    """Without a checkpoint since: the log goes from node to node, and stays on the head's disk."""
+    machines.start_head()
+    home = machines.add()
+    machines.add()
+    machines.join(namespace="kept")
+    there = NodeAffinitySchedulingStrategy(home.address.node_id.hex(), soft=True)
+    options = {"name": "durable", "lifetime": "detached", "checkpoint": 1000, "scheduling_strategy": there}
+    durable = Keeper.options(**options).remote()
+    assert actorlib.get([durable.add.remote(1) for _ in range(7)], timeout=60)[-1] == 7
+    for left in (2, 1):
+        machines.others.pop(0).stop()
+        machines.wait_for(left)
+        assert actorlib.get(durable.add.remote(1), timeout=60) == 10 - left
+    actorlib.shutdown()
+    machines.head.stop()
+    machines.start_head()
+    machines.join(namespace="kept")
+    assert actorlib.get(found("durable").add.remote(1), timeout=60) == 10
 
 
 def test_an_actor_that_was_killed_leaves_nothing_in_the_directory_that_outlives_it(machines):

@@ -166,6 +166,31 @@ def test_a_restore_that_raises_falls_back_and_then_gives_up():
         actorlib.get(actor.peek.remote(), timeout=T)
 
 
+@actorlib.remote(num_cpus=0)
+class Caller:
+    """Gives what its call gave, or the name of the error."""
+
+    def add(self, actor):
+        try:
+            return actorlib.get(actor.add.remote(), timeout=T)
+        except StateRolledBackError as error:
+            return type(error).__name__
+
+
+def test_each_caller_whose_calls_are_lost_is_told_once_and_nobody_else(session):
+    actor, early, late, new = durable().remote(), Caller.remote(), Caller.remote(), Caller.remote()
+    assert actorlib.get(early.add.remote(actor), timeout=T) == 1
+    assert actorlib.get(actor.save.remote(), timeout=T) == 1
+    assert actorlib.get([late.add.remote(actor), late.add.remote(actor)], timeout=T) == [2, 3]
+    pid = actorlib.get(actor.peek_pid.remote(), timeout=T)
+    shutil.rmtree(log_directory(session, actor))
+    os.kill(pid, signal.SIGKILL)
+    calls = [caller.add.remote(actor) for caller in (new, early)]
+    assert sorted(actorlib.get(calls, timeout=T)) == [2, 3], "what they know of it is true"
+    assert actorlib.get([late.add.remote(actor) for _ in range(3)], timeout=T) == ["StateRolledBackError", 4, 5]
+    assert actorlib.get(actor.add.remote(), timeout=T) == 6
+
+
 def test_callers_are_told_once_when_more_is_lost_than_the_level_covers(session):
     actor = durable().remote()
     actorlib.get([actor.add.remote(), actor.save.remote(), actor.add.remote(), actor.add.remote()], timeout=T)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 import actorlib
+from actorlib import Checkpoint
 from actorlib.runtime.drivers.driver import address_of
 from actorlib.runtime.drivers.node_process import NodeConfig, launch_node
 
@@ -30,18 +31,33 @@ def head(directory):
     return launch_node(NodeConfig(num_cpus=2, directory=directory, durable=True, sys_path=path, cwd=os.getcwd()))
 
 
+class Changed(Counter):
+    """What the program has made of it meanwhile."""
+
+    def add(self, amount=1):
+        self.value += 1000 * amount
+        return self.value
+
+
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_named_actor_comes_back_after_all_was_ended(tmp_path, how):
-    options = {"checkpoint": 5, "name": "counter", "lifetime": "detached", "num_cpus": 0, "get_if_exists": True}
+def test_a_named_actor_comes_back_after_all_was_ended_with_the_code_that_it_had(tmp_path, how):
+    options = {"name": "counter", "lifetime": "detached", "num_cpus": 0, "get_if_exists": True}
+    if how == "kill":  # the kernel has what was written, though nothing was synced
+        options["checkpoint"] = Checkpoint(every_calls=5, durability="worker")
+    else:
+        options["checkpoint"] = 5
     total = 0
-    for _ in range(2):
+    for cls in (Counter, Changed):  # pickled by value: the cluster has kept the first, and runs its log again with it
         node = head(str(tmp_path))
         try:
             with actorlib.init(address=address_of(node), namespace="mine"):
-                counter = actorlib.remote(**options)(Counter).remote()
+                counter = actorlib.remote(**options)(cls).remote()
                 for _ in range(7):
                     total += 1
                     assert actorlib.get(counter.add.remote(), timeout=T) == total
+                if cls is Changed:
+                    counter.upgrade(actorlib.remote(checkpoint=5)(Changed))
+                    assert actorlib.get(counter.add.remote(), timeout=T) == total + 1000
                 del counter
         finally:
             node.stop() if how == "stop" else node.kill()

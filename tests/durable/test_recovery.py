@@ -107,6 +107,41 @@ def test_a_chain_of_three_passes_each_call_on_once():
     assert actorlib.get(middle.all.remote(), timeout=T) == list(range(1, 61))
 
 
+@actorlib.remote(num_cpus=0)
+class Client:
+    """Calls, and is killed."""
+
+    def call(self, counter, count):
+        return actorlib.get([counter.add.remote(1) for _ in range(count)])[-1]
+
+    def call_without_an_end(self, counter):
+        while True:
+            counter.add.remote(1)
+            time.sleep(0.001)
+
+    def pid(self):
+        return os.getpid()
+
+
+def test_the_calls_of_those_who_died_before_the_actor_stay_applied():
+    counter, one, other = Counter.remote(), Client.remote(), Client.remote()
+    pids = actorlib.get([one.pid.remote(), other.pid.remote()], timeout=T)
+    assert actorlib.get(one.call.remote(counter, 20), timeout=T) == 20
+    other.call_without_an_end.remote(counter)
+    while actorlib.get(counter.peek.remote(), timeout=T) < 60:
+        time.sleep(0.001)
+    ends = [actorlib.monitor(client) for client in (one, other)]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    actorlib.get(ends, timeout=T)
+    kill_process_of(counter)
+    now = actorlib.get(counter.add.remote(0), timeout=T)
+    assert now >= 60
+    kill_process_of(counter)
+    assert actorlib.get(counter.add.remote(1), timeout=T) == now + 1
+    assert sum(actorlib.get(counter.all.remote(), timeout=T)) == now + 1
+
+
 @actorlib.remote(num_cpus=0, checkpoint=1000)
 class Recorder:
     def __init__(self):
@@ -154,6 +189,13 @@ class Poisoned:
         self.value += 100
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def look(self):
+        return self.value
+
+    @actorlib.method(readonly=True)
+    def peek_pid(self):
+        return os.getpid()
+
 
 def test_a_call_that_always_crashes_its_worker_is_skipped_for_good(tmp_path):
     actor = Poisoned.remote()
@@ -162,7 +204,10 @@ def test_a_call_that_always_crashes_its_worker_is_skipped_for_good(tmp_path):
     with pytest.raises(WorkerCrashedError, match="3 times in a row"):
         actorlib.get(refs[1], timeout=T)
     assert actorlib.get(refs[2], timeout=T) == 2
-    assert (tmp_path / "runs").read_text() == "xxx"
+    for _ in range(2):
+        kill_process_of(actor)
+        assert actorlib.get(actor.look.remote(), timeout=T) == 2
+    assert (tmp_path / "runs").read_text() == "xxx", "for good, also when the log is run again for another reason"
 
 
 def test_queued_calls_can_be_cancelled_running_ones_go_on(tmp_path):

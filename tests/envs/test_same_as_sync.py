@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import actorlib
@@ -153,3 +154,82 @@ def test_registered_environments(env_id, hosts):
             assert_same(hosted.step(actions), sync.step(actions), f"step {step}")
     finally:
         hosted.close()
+
+
+@pytest.mark.parametrize("hosts", [0, 1, 3])
+def test_render_gives_what_each_environment_draws(hosts):
+    fns = scripted("discrete", "box", 3, render_mode="rgb_array")
+    hosted, sync = envs.make_vec(fns, num_hosts=hosts), SyncVectorEnv(fns)
+    try:
+        assert hosted.render_mode == sync.render_mode == "rgb_array"
+        for each in (hosted, sync):
+            each.reset(seed=2)
+            each.step(np.array([2, 3, 4]))
+        drawn = hosted.render()
+        assert len(drawn) == 3 and same(drawn, sync.render())
+        hosted.step(np.array([2, 2, 2])), sync.step(np.array([2, 2, 2]))
+        assert same(hosted.render(), sync.render()) and not same(hosted.render(), drawn)
+    finally:
+        hosted.close()
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["RecordEpisodeStatistics", "NormalizeObservation", "NormalizeReward", "DictInfoToList"]
+)
+def test_gymnasiums_wrappers_of_vector_environments_do_the_same_with_it(wrapper):
+    fns = scripted("discrete", "box", 4, mean_steps=5)
+    wrap = getattr(gymnasium.wrappers.vector, wrapper)
+    hosted, sync = wrap(envs.make_vec(fns, num_hosts=2)), wrap(SyncVectorEnv(fns))
+
+    def comparable(result):
+        *rest, infos = result
+        return (*rest, _without_times(infos))
+
+    try:
+        assert same(comparable(hosted.reset(seed=3)), comparable(sync.reset(seed=3)))
+        sync.action_space.seed(3)
+        for step in range(30):
+            actions = sync.action_space.sample()
+            assert same(comparable(hosted.step(actions)), comparable(sync.step(actions))), f"step {step}"
+    finally:
+        hosted.close()
+
+
+def _without_times(infos):
+    """An episode's duration is not the same twice."""
+    if isinstance(infos, list | tuple):
+        return [_without_times(info) for info in infos]
+    return {
+        key: {inner: item for inner, item in value.items() if inner.strip("_") != "t"} if key == "episode" else value
+        for key, value in infos.items()
+    }
+
+
+class OfOne(gymnasium.Env):
+    """A vector environment of one as a plain environment, for Gymnasium's check of these."""
+
+    def __init__(self, vec):
+        self.vec = vec
+        self.observation_space, self.action_space = vec.single_observation_space, vec.single_action_space
+        self.metadata, self.render_mode = {"render_modes": []}, None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        observations, _ = self.vec.reset(seed=seed, options=options)
+        return observations[0], {}
+
+    def step(self, action):
+        observations, rewards, terminated, truncated, _ = self.vec.step(np.array([action]))
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("hosts", [0, 1])
+def test_gymnasiums_own_check_of_an_environment_passes_through_a_host(env_id, hosts):
+    """Seeds, determinism, types, spaces, and that nothing which was returned is written to again."""
+    vec = envs.make_vec(env_id, 1, num_hosts=hosts)
+    try:
+        check_env(OfOne(vec), skip_render_check=True, skip_close_check=True)
+    finally:
+        vec.close()

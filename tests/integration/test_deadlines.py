@@ -197,6 +197,27 @@ def test_a_task_that_looks_ends_by_itself_at_its_deadline(shared_local, tmp_path
         assert actorlib.get(ref, timeout=30) == "ended by itself"
 
 
+def test_an_actors_call_that_looks_ends_by_itself_at_its_deadline_and_the_actor_lives(shared_local, tmp_path):
+    @actorlib.remote
+    class Searcher:
+        def search(self, path):
+            while not actorlib.get_runtime_context().is_canceled():
+                time.sleep(0.01)
+            path.write_text("ended by itself")
+            return os.getpid()
+
+        def pid(self):
+            return os.getpid()
+
+    searcher, path = Searcher.remote(), tmp_path / "notes"
+    pid = actorlib.get(searcher.pid.remote(), timeout=30)
+    ref = searcher.search.options(timeout_s=0.5).remote(path)
+    eventually(path.exists, 30.0)
+    with contextlib.suppress(actorlib.exceptions.DeadlineExceededError):  # whichever was first
+        assert actorlib.get(ref, timeout=30) == pid
+    assert actorlib.get(searcher.pid.remote(), timeout=30) == pid
+
+
 def test_who_looks_and_goes_on_is_interrupted_after_a_moment(shared_local, tmp_path):
     path = tmp_path / "notes"
     ref = looks_and_ignores_it.remote(path)
