@@ -478,6 +478,7 @@ class Worker(Leaving):
         self.stopping = reason
         self.run_shutdown_hook()
         with self.mailbox_lock:
+            self.mailbox.is_leaving = True  # what comes while the node hears of it is given back as well
             returned = {} if self.mailbox.is_actor else self.mailbox.give_back(1 << 30)
 
         def give_back(_: None) -> None:
