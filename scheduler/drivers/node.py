@@ -214,7 +214,7 @@ class NodeService(Draining):
     def _on_hello(self, link: Link, message: messages.Hello) -> None:
         if link.peer.node_id != self.loop.address.node_id:
             return
-        if self.gcs_boot > 1 and message.role in ("worker", "driver"):
+        if self.gcs_boot > 1 and self._gcs_is_apart() and message.role in ("worker", "driver"):
             link.send(messages.GcsStarted(self.gcs_boot))  # it may have talked to an earlier one before it greeted us
         if message.role == "driver":
             self._drivers[link.peer.process_id] = (link, self._watch_driver(link.peer.process_id, message.os_pid))
