@@ -54,6 +54,9 @@ class ErrorPort(Protocol):
     def record(self, task: Task, state: str, error: str, worker: ProcessId, duration_us: int) -> None:
         """Note it for the state API."""
 
+    def free_stored(self, object_id: ObjectId, value: Value, recipe: Any) -> None:
+        """What lies in shared memory under that id is not wanted any more: on all nodes, if it may lie on several."""
+
     def deadline_met(self, task: Task) -> None:
         """A call with a deadline is settled."""
 
@@ -86,6 +89,8 @@ class Completion:
                 table.resolve(object_id(task.task_id, index), value)
         if self.records_room:  # the others are counted, not kept
             self.port.record(task, "FINISHED", "", worker.process_id, duration_us)
+        if task.may_have_run_before():
+            self._sweep_up(task)
         self.let_go(task)
 
     def _resolve_items(self, task: Task, values: tuple[Value, ...]) -> None:
@@ -119,7 +124,16 @@ class Completion:
             self._break_stream(task, error)
         for oid in task.return_ids():
             self.table.resolve(oid, error)
+        if task.may_have_run_before():
+            self._sweep_up(task)
         self.let_go(task)
+
+    def _sweep_up(self, task: Task) -> None:
+        """An attempt that nobody heard of may have left what nobody wants, or what is an error by now."""
+        for oid in task.return_ids():
+            entry = self.table.entries.get(oid)
+            if entry is None or is_error(entry.value):
+                self.port.free_stored(oid, None, task)
 
     def fail_with(self, task: Task, kind: str, text: str) -> None:
         self.fail(task, self.port.error_value(kind, text), "CANCELLED" if kind == "TaskCancelledError" else "FAILED")

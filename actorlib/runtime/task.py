@@ -91,6 +91,10 @@ class Task:
         """Whether it may be run again for the sake of a result that was lost."""
         return isinstance(self.target, bytes) or self.actor_id is not None
 
+    def may_have_run_before(self) -> bool:
+        """Whether an earlier attempt may have left results where nobody has heard of."""
+        return self.suspect or (self.extra is not None and "attempt" in self.extra)
+
     def is_waiting(self) -> bool:
         return self.missing is not None and self.missing[0] > 0
 

@@ -67,6 +67,7 @@ class House:
         self.timers = []
         self.pumps = 0
         self.requests = 0
+        self.freed = []
         self.tasks = 0
         self.can_grow = False
         self.table = OwnerTable(ME, self)
@@ -122,7 +123,7 @@ class House:
         pass
 
     def free_stored(self, oid, value, recipe):
-        pass
+        self.freed.append((oid, recipe.may_have_run_before()))
 
     def recover(self, oid, recipe, reason):
         raise AssertionError("nothing is lost here")
@@ -476,3 +477,23 @@ def test_a_call_that_is_cancelled_while_it_is_given_back_is_told_so(house):
     house.pump()
     assert house.value(tasks[3])[1] == b"TaskCancelledError"
     assert house.value(tasks[2]) is None
+
+
+def test_what_an_attempt_may_have_left_that_nobody_heard_of_is_freed_wherever_it_is(house):
+    first, wanted, dropped, failing = (house.submit() for _ in range(4))
+    house.pump()
+    worker = house.grant()
+    house.finish(worker, first)
+    assert house.freed == []  # it ran once, and its value is there
+    house.link(NODE).sent.clear()
+    house.lose(worker)  # what was done behind the one that ended it is not known
+    house.table.release(object_id(dropped.task_id, 0))
+    worker = house.grant(2)
+    for _ in range(3):
+        (sent,) = house.calls(worker)  # each alone
+        task = next(task for task in (wanted, dropped, failing) if task.task_id == sent)
+        is_failing = task is failing
+        status = ResultStatus.EXCEPTION if is_failing else ResultStatus.OK
+        value = (messages.VALUE_ERROR, b"ValueError", "no") if is_failing else b"done"
+        house.finish(worker, task, status=status, value=value)
+    assert dict(house.freed) == {object_id(task.task_id, 0): True for task in (dropped, failing)}

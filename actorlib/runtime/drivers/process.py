@@ -162,8 +162,8 @@ class Process:
     def free_stored(self, object_id: ObjectId, value: Value, recipe: Recipe | None) -> None:
         if not self._freed:
             self.loop.post(self._send_freed, None)
-        tried_again = isinstance(recipe, Task) and recipe.extra is not None and "attempt" in recipe.extra
-        self._freed.setdefault(NodeId(b"") if tried_again else value[1], []).append(object_id)
+        may_lie_elsewhere = isinstance(recipe, Task) and recipe.may_have_run_before()
+        self._freed.setdefault(NodeId(b"") if may_lie_elsewhere else value[1], []).append(object_id)
 
     def _send_freed(self, _: None) -> None:
         freed, self._freed = self._freed, {}
