@@ -132,7 +132,8 @@ class Member:
 
     def _on_heartbeat_seen(self, link: Link, message: messages.HeartbeatSeen) -> None:
         self._gcs_heard_at = self._now()
-        if self.gcs_boot == 0 and not self._was_cut_off:  # else it may be another than our processes have talked to
+        may_be_another = self._was_cut_off and self._gcs_is_apart()  # than our processes have talked to
+        if self.gcs_boot == 0 and not may_be_another:
             self.gcs_boot = message.boot
         self._on_gcs_started(link, messages.GcsStarted(message.boot))
 

@@ -8,7 +8,7 @@ import pytest
 
 import actorlib
 from actorlib.testing import simulate
-from actorlib.transport import limits
+from actorlib.transport import limits, messages
 from actorlib.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from actorlib.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -271,3 +271,18 @@ def test_a_node_that_missed_the_first_life_whole_tells_its_processes_of_the_seco
         assert node.service.gcs_boot == 2
         workers = [worker for home, worker in world.workers.values() if home is node]
         assert workers and all(worker.gcs_client.boot == 2 for worker in workers)
+
+
+def test_who_was_cut_off_from_a_gcs_that_lives_in_a_node_has_missed_no_life_of_it():
+    """Its processes would drop their links to that node, with what is on its way."""
+    with simulate(seed=5, nodes=2) as world:
+        time.sleep(1.0)
+        node = world.nodes[1]
+        node.service.workers.prestart(1)
+        time.sleep(1.0)
+        node.service._was_cut_off = True
+        node.service._on_heartbeat_seen(node.loop.link(world.nodes[0].loop.address), messages.HeartbeatSeen(3))
+        time.sleep(1.0)
+        assert node.service.gcs_boot == 3
+        workers = [worker for home, worker in world.workers.values() if home is node]
+        assert workers and all(worker.gcs_client.boot == 0 for worker in workers)
