@@ -203,13 +203,13 @@ class Submitter:
             share = -(-len(ready) // len(queue.leases))
             for lease in list(queue.leases.values()):
                 self._fill(queue, lease, share)
+        for lease in list(queue.leases.values()):
+            if not lease.in_flight and (lease.recalled or not ready):
+                self._idle(lease)
         if ready:
             self._ask_for_leases(queue)
         else:
             self._cancel_requests(queue)
-            for lease in list(queue.leases.values()):
-                if not lease.in_flight:
-                    self._idle(lease)
 
     def _fill(self, queue: ShapeQueue, lease: Lease, share: int) -> None:
         """Send up to ``share`` tasks, as far as the lease has room."""
@@ -618,6 +618,8 @@ class Submitter:
         for lease_id, lease in self._leases.items():
             assert lease.queue.leases.get(lease_id) is lease, "a lease without its queue"
             assert len(lease.in_flight) <= limits.window_calls_max, "more in flight than the window allows"
+            is_kept = lease.recalled and not lease.in_flight and lease.queue.shape not in self._dirty
+            assert not is_kept, "a recalled lease is kept for nothing"
             for task in lease.in_flight.values():
                 assert task.where is lease and task.state is TaskState.IN_FLIGHT, f"{task.name()} is astray"
         for queue in self._queues.values():

@@ -334,6 +334,23 @@ def test_a_recalled_lease_is_returned_when_what_is_in_flight_is_done(house):
     assert house.calls(worker) == ids(tasks[0]) and tasks[1].state is TaskState.READY
 
 
+def test_a_recalled_lease_whose_calls_are_given_back_is_returned(house):
+    """Its worker was asked to give back calls to an idle one just before the node recalled both (seed 770131)."""
+    warm = house.submit()
+    house.pump()
+    worker = house.grant()
+    house.finish(worker, warm, us=10)
+    task = house.submit()
+    house.pump()
+    assert house.calls(worker)[-1:] == ids(task)
+    house.submitter.recalled(LeaseRecalled(b"lease001"))
+    assert house.link(NODE).take(LeaseReturned) == []
+    house.submitter.returned(house.submitter.lease_of(worker.peer.process_id), (task.task_id,))
+    house.pump()
+    assert house.link(NODE).take(LeaseReturned) == [LeaseReturned(b"lease001", False)]
+    assert house.calls(house.grant(2)) == ids(task)
+
+
 def test_a_brief_lease_serves_one_batch(house):
     tasks = [house.submit() for _ in range(2)]
     house.pump()
