@@ -45,7 +45,7 @@ class PlayedNode:
         hello = messages.Hello(messages.PROTOCOL_VERSION, self.address, "node", os.getpid(), JobId(b""), "")
         self.gcs = gcs._replace(endpoint=parse(gcs.endpoint).local)
         self.boot = 0
-        self.loop = Loop(self.address, hello, {}, lambda _, __: None, helper=True)
+        self.loop = Loop(self.address, hello, {}, lambda _, __: None)
         self.loop.handlers.update(
             {
                 messages.GcsStarted: self._started,
@@ -59,6 +59,7 @@ class PlayedNode:
                 **{kind: lambda _, __: None for kind in (messages.StopActor, messages.ActorRegistered)},
             }
         )
+        self.loop.start_helper()
         self.hosted: list[messages.Hosted] = []
         self.loop.run(self._register)
         self.loop.run(self._beat)
