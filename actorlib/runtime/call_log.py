@@ -26,6 +26,7 @@ whole no call starts until there is one.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -118,10 +119,7 @@ class CallLog:
             return
         found.settled = sequence
         replies = found.replies
-        while replies:
-            number = next(iter(replies))
-            if number > sequence:
-                break
+        for number in list(itertools.takewhile(lambda number: number <= sequence, replies)):
             del replies[number]
         self.pending.append((SETTLED, caller, sequence))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ from actorlib.transport.link import Address
 from actorlib.transport.messages import VALUE_REFS, CallResult, ResultStatus, Value
 
 FUNCTION_FETCH_TIMEOUT_S = 30.0
+RECENT_MAX = 2048
 RECENT_BYTES_MAX = 32 << 20
 
 
@@ -236,10 +238,11 @@ class Execution(ClusterView):
         for index, value in enumerate(result.values):
             self._recent[object_id(result.task_id, index)] = value
             self._recent_bytes += len(value) if isinstance(value, bytes) else 256
-        while len(self._recent) > 2048 or self._recent_bytes > RECENT_BYTES_MAX:
-            oldest = next(iter(self._recent))
-            value = self._recent.pop(oldest)
-            self._recent_bytes -= len(value) if isinstance(value, bytes) else 256
+        while len(self._recent) > RECENT_MAX or self._recent_bytes > RECENT_BYTES_MAX:
+            # Many at a time: to look for the first item of a dict takes the longer the more were taken from its front.
+            for oldest in list(itertools.islice(self._recent, 1 + len(self._recent) // 4)):
+                value = self._recent.pop(oldest)
+                self._recent_bytes -= len(value) if isinstance(value, bytes) else 256
 
     def _send_with_references(self, done: Finished) -> None:
         """Register the caller for references in the values, ourselves for those that we keep, then answer."""

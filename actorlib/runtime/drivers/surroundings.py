@@ -1,13 +1,14 @@
 """What user code may have done to its process: closed its outputs, or changed the directory. The next call starts as
 the first did.
 
-This is looked at after every call, so it has to cost next to nothing: one cheap system call for each output, none for
+This is looked at after every call, so it has to cost next to nothing: one cheap system call for the outputs, none for
 the directory (an audit hook tells when it is changed).
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sys
 from typing import Any
 
@@ -19,6 +20,9 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._kept = {fd: os.dup(fd) for fd, _ in OUTPUTS}
+        self._closed = select.poll()
+        for fd in self._kept:
+            self._closed.register(fd, 0)  # tells what can't be masked, and of that it is POLLNVAL that matters
         self._directory = os.getcwd()
         self._moved = False
         sys.addaudithook(self._on_audit)
@@ -29,11 +33,10 @@ class Surroundings:
 
     def mend(self, directory_too: bool) -> None:
         """Put back what is not as it was. An actor's process is its own: it stays in the directory that it chose."""
-        for fd, name in OUTPUTS:
-            try:
-                os.get_inheritable(fd)
-            except OSError:
+        for fd, event in self._closed.poll(0):
+            if event & select.POLLNVAL:
                 os.dup2(self._kept[fd], fd)
+        for fd, name in OUTPUTS:
             if sys.__dict__[name].closed:
                 sys.__dict__[name] = os.fdopen(fd, "w", 1, errors="backslashreplace", closefd=False)
         if self._moved and directory_too:
