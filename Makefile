@@ -48,7 +48,7 @@ bench: $(STAMP)
 bench-peers: setup.cfg
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
-	.venv-peers/bin/python -m pip install --quiet --no-build-isolation --editable ".[envs]" ray
+	.venv-peers/bin/python -m pip install --quiet --no-build-isolation --editable ".[envs,testing]" ray
 	.venv-peers/bin/python bench/run.py --peers
 
 # The engine on Ray, in an environment of its own: the same conformance suite, then what only Ray can show. Another
